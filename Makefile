@@ -1,0 +1,75 @@
+# Each target starts from a bare clone: what it needs of .venv it makes itself.
+# PYTHON=... chooses the interpreter for a new .venv, JOBS=... how many test workers run at once.
+
+PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$python; break; }; done)
+JOBS ?= 2
+
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+# No Azure SDK here: nothing in this release imports one.
+EXTRAS := local,tensorflow,torch,onnx,cli,async
+# Servers take free ports, so files may run beside each other; the tests of one file share servers and stay together.
+PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
+.PHONY: help setup demo test test-all check check-hosts bench lock clean
+
+help:
+	@echo 'make setup      .venv with the package, the frameworks (CPU is enough) and the tools'
+	@echo 'make demo       train on MNIST, deploy on this machine, score 2,000 digits'
+	@echo 'make test       all tests but the slow ones'
+	@echo 'make test-all   the slow ones too; some ask the package registries'
+	@echo 'make check      ruff, pyright, house rules'
+	@echo 'make bench      the measurements in bench/'
+	@echo 'make lock       compile constraints.txt anew'
+	@echo 'make clean      remove what these made, .venv included'
+
+setup: $(INSTALLED)
+
+# pip first: the one that comes with Python 3.11 does not know dependency groups.
+$(INSTALLED): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || test -n '$(PYTHON)' \
+		|| { echo 'Python 3.11 or newer is needed and none was found. Try: make setup PYTHON=/path/to/python3.11' >&2; exit 1; }
+	test -x $(BIN)/python || '$(PYTHON)' -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]' --group dev
+	@touch $@
+
+demo: $(INSTALLED)
+	$(BIN)/gpu-infer demo
+
+test: $(INSTALLED)
+	$(PYTEST)
+
+test-all: $(INSTALLED)
+	$(PYTEST) -m 'not live'
+
+check: $(INSTALLED) check-hosts
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyright --project .
+	$(BIN)/pyright --project tests
+
+# The index to install from is each user's own choice: no file may name one.
+check-hosts:
+	@found=$$(grep -nIE "index-url|find-links" constraints.txt environment.yml); \
+	if [ -n "$$found" ]; then echo "$$found"; echo 'These lines name a package registry; take the address out.' >&2; exit 1; fi
+
+bench: $(INSTALLED)
+	@set -e; for script in $(sort $(wildcard bench/[!_]*.py)); do echo "== $$script"; $(BIN)/python "$$script"; done
+
+# Keeps the versions that still fit; `make lock LOCK=--upgrade` takes the newest, `LOCK='--upgrade-package torch'` one.
+# Markers are cut off: a constraint on a package that is not installed does nothing. No package may occur twice.
+lock: export LC_ALL = C
+lock: $(INSTALLED)
+	cp constraints.txt constraints.tmp
+	$(BIN)/uv pip compile pyproject.toml $(LOCK) --quiet --all-extras --group dev --universal --python-version 3.11 \
+		--no-header --no-annotate --output-file constraints.tmp
+	{ echo '# Exact versions for all extras and dependency groups; `make lock` compiles them. Python 3.11, Linux and macOS.'; \
+		sed 's/ *;.*//' constraints.tmp | sort -u; } > constraints.txt
+	@rm constraints.tmp
+	@twice=$$(cut -d= -f1 constraints.txt | uniq -d); test -z "$$twice" || { echo "Locked twice: $$twice" >&2; exit 1; }
+
+clean:
+	rm -rf .venv .ruff_cache .pytest_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
