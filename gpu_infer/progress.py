@@ -1,0 +1,66 @@
+"""What a long job is doing right now: events that a terminal line, the CLI or a test listens to."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["Event", "emit", "listening"]
+
+logger: logging.Logger = logging.getLogger("gpu_infer")
+
+Listener = Callable[["Event"], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One step of a job.
+
+    Args:
+        service: the name of the service.
+        stage: what happens, such as ``load_model`` or ``healthy``.
+        state: ``start``, ``ok``, ``failed`` or ``warning``.
+        text: seconds, note or warning, as shown to people.
+    """
+
+    service: str
+    stage: str
+    state: Literal["start", "ok", "failed", "warning"]
+    text: str = ""
+
+
+_listener: ContextVar[Listener | None] = ContextVar("gpu_infer_listener", default=None)
+
+
+@contextmanager
+def listening(listener: Listener) -> Generator[None]:
+    """Send the events of this context to ``listener`` instead of the terminal or the log."""
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
+
+
+def emit(event: Event) -> None:
+    """Tell whoever listens; without a listener, one line that changes on a terminal, else the log at INFO level."""
+    listener = _listener.get()
+    if listener is not None:
+        listener(event)
+        return
+    line = (
+        f"{event.service}: {event.stage.replace('_', ' ')} {'...' if event.state == 'start' else event.text}".rstrip()
+    )
+    if event.state == "warning":
+        logger.warning(line)
+    else:
+        logger.info(line)
+    if sys.stderr.isatty():
+        done = event.stage == "healthy" or event.state in ("warning", "failed")
+        sys.stderr.write(f"\r\033[K{line}" + ("\n" if done else ""))
+        sys.stderr.flush()
