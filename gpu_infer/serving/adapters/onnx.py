@@ -1,0 +1,177 @@
+"""ONNX models, on ONNX Runtime."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any, List, Mapping, Optional, Sequence, Tuple, Type
+
+import numpy as np
+
+from ..device import NoGpuError, no_gpu_message, require_gpu
+from .base import DeviceInfo, ModelFormatError, TensorSpec
+from .common import checked_rows, chosen_outputs, only_input
+from .options import AdapterOptions
+
+ort: Any = import_module("onnxruntime")  # by name: it carries no types
+
+FRAMEWORK = "onnxruntime"
+CUDA = "CUDAExecutionProvider"
+CPU = "CPUExecutionProvider"
+
+_errors: Any = ort.capi.onnxruntime_pybind11_state
+LOAD_ERRORS = (
+    _errors.Fail,
+    _errors.InvalidArgument,
+    _errors.InvalidGraph,
+    _errors.InvalidProtobuf,
+    _errors.NoSuchFile,
+    _errors.NotImplemented,
+    _errors.RuntimeException,
+)
+
+_DTYPES = {
+    "float": "float32",
+    "double": "float64",
+    "float16": "float16",
+    "int8": "int8",
+    "int16": "int16",
+    "int32": "int32",
+    "int64": "int64",
+    "uint8": "uint8",
+    "uint16": "uint16",
+    "uint32": "uint32",
+    "uint64": "uint64",
+    "bool": "bool",
+    "string": "bytes",
+}
+
+
+class OnnxAdapter:
+    """An ONNX Runtime session.
+
+    Args:
+        session: with the providers that really loaded.
+        device: where it runs.
+        options: of the user.
+    """
+
+    framework = FRAMEWORK
+    invalid_input_errors: Tuple[Type[BaseException], ...] = (
+        _errors.InvalidArgument,
+        UnicodeDecodeError,
+    )
+
+    def __init__(self, session: Any, device: DeviceInfo, options: AdapterOptions) -> None:
+        self._session = session
+        self.device = device
+        self.input: TensorSpec = only_input([_input_spec(node) for node in session.get_inputs()])
+        self.outputs: Tuple[TensorSpec, ...] = chosen_outputs(_output_specs(session.get_outputs(), options), options)
+
+    def predict(self, batch: np.ndarray, wanted: Sequence[str]) -> Mapping[str, np.ndarray]:
+        """Run one batch, see ``Adapter.predict``."""
+        if self.input.dtype == "bytes":
+            batch = _as_text(batch)
+        values: List[Any] = self._session.run(list(wanted), {self.input.name: batch})
+        return checked_rows({name: _plain(value) for name, value in zip(wanted, values)}, batch)
+
+
+def load(path: Path, options: AdapterOptions) -> OnnxAdapter:
+    """Load an ONNX file; weights in files beside it are found by their relative path.
+
+    Raises:
+        ModelFormatError: it cannot be loaded, or has several inputs.
+        NoGpuError: no GPU, or one that the session could not use, and the CPU is not allowed.
+    """
+    device = require_gpu(FRAMEWORK, allow_cpu=options.allow_cpu)
+    settings: Any = ort.SessionOptions()
+    if options.threads:
+        settings.intra_op_num_threads = options.threads
+    providers = [CPU]
+    if device.kind == "cuda":
+        _load_cuda_libraries()
+        providers = [CUDA, CPU]
+    try:
+        session: Any = ort.InferenceSession(str(path), sess_options=settings, providers=providers)
+    except LOAD_ERRORS as error:
+        raise ModelFormatError(
+            f"The ONNX file {path.name} could not be loaded by ONNX Runtime {ort.__version__}: "
+            f"{str(error).strip().splitlines()[0][:500]} A newer opset needs a newer onnxruntime; weights kept outside the "
+            "file (*.onnx.data) must lie beside it; custom operators need an entry script."
+        ) from error
+    return OnnxAdapter(session, _used_device(session, device, options), options)
+
+
+def _load_cuda_libraries() -> None:
+    """Let ONNX Runtime find the CUDA libraries that pip installed; without, it only looks at the system's."""
+    preload = getattr(ort, "preload_dlls", None)  # since 1.21
+    if preload is not None:
+        with contextlib.suppress(OSError):  # the session's own providers tell below whether CUDA works
+            preload()
+
+
+def _used_device(session: Any, device: DeviceInfo, options: AdapterOptions) -> DeviceInfo:
+    """The device that the session got: where CUDA does not load, ONNX Runtime falls back to the CPU with a log line."""
+    used: List[str] = list(session.get_providers())
+    details = {**device.details, "providers": used}
+    if device.kind != "cuda" or CUDA in used:
+        return replace(device, details=details)
+    if options.allow_cpu:
+        return DeviceInfo("cpu", details=details)
+    looked = (f"the session's providers are {', '.join(used)} although {CUDA} was asked for",)
+    fix = "ONNX Runtime could not load its CUDA provider: its log names the library (libcudnn, libcublas) that is missing "
+    fix += "or of another version; pip install 'onnxruntime-gpu[cuda,cudnn]' brings them."
+    raise NoGpuError(no_gpu_message(FRAMEWORK, looked, fix))
+
+
+def _dtype(kind: str) -> Optional[str]:
+    """NumPy's name of an ONNX Runtime type such as ``tensor(float)``; ``None`` for what is no tensor NumPy can hold."""
+    inner = kind[len("tensor(") : -1] if kind.startswith("tensor(") else ""
+    return _DTYPES.get(inner)
+
+
+def _shape(node: Any) -> Optional[Tuple[Optional[int], ...]]:
+    """The shape of an input or output; an empty one may as well be unknown: ONNX Runtime says both in the same way."""
+    return tuple(axis if isinstance(axis, int) and axis >= 0 else None for axis in node.shape) if node.shape else None
+
+
+def _input_spec(node: Any) -> TensorSpec:
+    kind = _dtype(node.type)
+    if kind is None:
+        raise ModelFormatError(
+            f"The input {node.name} of the ONNX model is {node.type}, which no request can carry. Export the model with an "
+            "input of float32 or another dtype of NumPy."
+        )
+    return TensorSpec(node.name, kind, _shape(node))
+
+
+def _output_specs(nodes: Sequence[Any], options: AdapterOptions) -> List[TensorSpec]:
+    """The outputs that are tensors; the others (sequences, maps) only matter where the user asks for one."""
+    odd = [f"{node.name}: {node.type}" for node in nodes if _dtype(node.type) is None]
+    asked = [node.name for node in nodes if _dtype(node.type) is None and node.name in (options.output_names or ())]
+    if asked or len(odd) == len(nodes):
+        raise ModelFormatError(
+            f"The ONNX model answers with {'; '.join(odd)}, which is no array of a dtype of NumPy. Export it with tensors of "
+            "float32 (scikit-learn models: options={'zipmap': False})."
+        )
+    return [TensorSpec(node.name, _dtype(node.type) or "", _shape(node)) for node in nodes if _dtype(node.type)]
+
+
+def _as_text(batch: np.ndarray) -> np.ndarray:
+    """ONNX strings are text: bytes in, text to the session."""
+    text = np.empty(batch.shape, dtype=object)
+    text[:] = [item.decode("utf-8") if isinstance(item, bytes) else item for item in batch]
+    return text
+
+
+def _plain(value: Any) -> np.ndarray:
+    """Strings come back as text objects, and go on as bytes."""
+    array = np.asarray(value)
+    if array.dtype.kind not in "OU":
+        return array
+    flat = [item if isinstance(item, bytes) else str(item).encode("utf-8") for item in array.ravel()]
+    result = np.empty(len(flat), dtype=object)
+    result[:] = flat
+    return result.reshape(array.shape)

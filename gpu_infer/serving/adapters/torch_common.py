@@ -1,0 +1,134 @@
+"""What the PyTorch adapters share."""
+
+from __future__ import annotations
+
+import re
+from importlib import import_module
+from typing import Any, Dict, Iterator, List, Mapping, Sequence, Tuple, Type
+
+import numpy as np
+
+from ..device import require_gpu
+from .base import DeviceInfo, ModelFormatError
+from .common import RefusedInputError, checked_rows
+from .options import AdapterOptions
+
+# By name: its types are partial, the adapters call what they load, and checking all of it takes minutes.
+torch: Any = import_module("torch")
+
+FRAMEWORK = "torch"
+INVALID_INPUT: Tuple[Type[BaseException], ...] = (IndexError, RefusedInputError)
+
+# PyTorch has one RuntimeError for everything; these are its words for an input that does not fit.
+_REFUSED = re.compile(
+    r"shapes cannot be multiplied|Expected \d+-?D|Expected \d+-dimensional|Given groups=|Given normalized_shape=|"
+    r"expected input|size of tensor a|is invalid for input of size|Guard failed|out of range|greater than actual input",
+    re.IGNORECASE,
+)
+
+
+def prepare(options: AdapterOptions) -> DeviceInfo:
+    """Set up the process and say which device will do the work.
+
+    Raises:
+        NoGpuError: no GPU, and the CPU is not allowed.
+    """
+    device = require_gpu(FRAMEWORK, allow_cpu=options.allow_cpu)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    return device
+
+
+def torch_device(device: DeviceInfo) -> Any:
+    """PyTorch's name of a device."""
+    return torch.device("cpu") if device.kind == "cpu" else torch.device("cuda", device.index)
+
+
+def load_error(what: str, error: BaseException) -> ModelFormatError:
+    """An error of PyTorch's loader, in terms of the model; raise it ``from`` the original."""
+    lines = str(error).strip().splitlines() or [""]
+    return ModelFormatError(
+        f"{what} could not be loaded by PyTorch {torch.__version__}: {type(error).__name__}: {lines[0][:500]} Serve it with "
+        "the PyTorch version that exported it, or export it again; operators of other packages (torchvision::nms, ...) need "
+        "an entry script that imports them."
+    )
+
+
+def as_tensor(batch: np.ndarray, dtype: Any, device: Any) -> Any:
+    """The batch on the device, in the dtype that the model computes in."""
+    # PyTorch does not take read-only memory, which a request's body is.
+    source = batch if batch.flags.writeable and batch.flags.c_contiguous else np.array(batch)
+    tensor = torch.from_numpy(source)
+    return tensor.to(device=device, dtype=dtype or tensor.dtype)
+
+
+def run_module(module: Any, *args: Any, **kwargs: Any) -> Any:
+    """Call a module without recording gradients.
+
+    Raises:
+        RefusedInputError: it said that the input does not fit.
+    """
+    with torch.inference_mode():
+        try:
+            return module(*args, **kwargs)
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except (RuntimeError, AssertionError) as error:
+            lines = [line for line in str(error).strip().splitlines() if line.strip()]
+            said = next((line for line in reversed(lines) if _REFUSED.search(line)), None)
+            if said is None:
+                raise
+            raise RefusedInputError(said.strip()) from error
+
+
+def collect(value: Any, wanted: Sequence[str], batch: np.ndarray) -> Mapping[str, np.ndarray]:
+    """The wanted outputs of a module as arrays.
+
+    Raises:
+        ModelFormatError: one is not there, or has not one row per item.
+    """
+    found = named_tensors(value)
+    missing = [name for name in wanted if name not in found]
+    if missing:
+        raise ModelFormatError(f"The model gave no output {', '.join(missing)}, but {', '.join(found) or 'none'}.")
+    return checked_rows({name: as_array(found[name]) for name in wanted}, batch)
+
+
+def as_array(tensor: Any) -> np.ndarray:
+    """A tensor as an array; dtypes that NumPy has not (bfloat16, float8) become float32."""
+    if tensor.is_floating_point() and tensor.dtype not in (torch.float16, torch.float32, torch.float64):
+        tensor = tensor.float()
+    array: np.ndarray = tensor.detach().cpu().resolve_conj().resolve_neg().numpy()
+    return array
+
+
+def dtype_name(dtype: Any) -> str:
+    """NumPy's name of a torch dtype, as ``as_array`` will give it."""
+    array: np.ndarray = as_array(torch.empty(0, dtype=dtype))
+    return array.dtype.name
+
+
+def named_tensors(value: Any) -> Dict[str, Any]:
+    """Outputs by name: a tensor is ``output``; several are ``output_0``, ...; dicts and named tuples bring their names."""
+    if isinstance(value, (list, tuple)) and not hasattr(value, "_fields") and len(value) == 1:
+        value = value[0]
+    if isinstance(value, torch.Tensor):
+        return {"output": value}
+    return {name: part for name, part in _leaves(value, "") if isinstance(part, torch.Tensor)}
+
+
+def _leaves(value: Any, prefix: str) -> Iterator[Tuple[str, Any]]:
+    parts: List[Tuple[str, Any]]
+    if isinstance(value, Mapping):
+        parts = [(str(key), part) for key, part in value.items()]
+    elif hasattr(value, "_fields"):
+        parts = list(zip(value._fields, value))
+    elif isinstance(value, (list, tuple)):
+        parts = [(str(index), part) for index, part in enumerate(value)]
+        prefix = prefix or "output"
+    else:
+        yield prefix, value
+        return
+    for key, part in parts:
+        joint = "_" if isinstance(value, (list, tuple)) and not hasattr(value, "_fields") else "."
+        yield from _leaves(part, f"{prefix}{joint}{key}" if prefix else key)

@@ -1,0 +1,128 @@
+"""Encoded images: recognised, decoded, resized and normalised."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import dataclass
+from typing import Any, Optional, Tuple
+
+import numpy as np
+
+from ..failures import BadInput
+from ..narrow import is_array
+
+MAX_PIXELS = 100_000_000
+"""A photograph has up to 60 million; a small file may claim far more than memory holds."""
+
+_MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"BM", b"II*\x00", b"MM\x00*")
+
+
+def looks_like_image(body: bytes) -> bool:
+    """Whether the first bytes are those of a common image format."""
+    return body.startswith(_MAGIC) or (body[:4] == b"RIFF" and body[8:12] == b"WEBP")
+
+
+def image_format(body: bytes) -> Optional[str]:
+    """The format that Pillow sees in the header, ``None`` when it sees none. Pixels are not decoded."""
+    try:
+        with _open(body) as image:
+            return str(image.format)
+    except BadInput:
+        return None
+
+
+def decode_image(body: bytes, mode: str = "RGB") -> Any:
+    """Decode to a Pillow image.
+
+    Raises:
+        BadInput: no image, one that is cut short or broken, or one with too many pixels.
+    """
+    with _open(body) as image:
+        if image.width * image.height > MAX_PIXELS:
+            raise BadInput(f"The image has {image.width} x {image.height} pixels; up to {MAX_PIXELS:,} are accepted.")
+        try:
+            return image.convert(mode)
+        except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more
+            raise BadInput(f"The image cannot be decoded, it may be cut short: {error}.") from error
+
+
+def _open(body: bytes) -> Any:
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            return Image.open(io.BytesIO(body))
+    except Exception as error:  # hostile headers raise nearly anything
+        raise BadInput(f"Not an image that can be read: {str(error)[:200]}.") from error
+
+
+@dataclass(frozen=True)
+class ImageOptions:
+    """How an image becomes the array that a vision model takes: ``(pixel - mean) / std``.
+
+    Args:
+        width, height: of the result, in pixels.
+        layout: ``"nchw"`` or ``"nhwc"``: channels before or after the pixels.
+        mean, std: one number, or one per channel, in units of a pixel (0 to 255).
+        dtype: of the result.
+        resize: Pillow's filter; ``bilinear`` and ``bicubic`` are antialiased there.
+        crop: ``"none"`` squeezes the image into the size; ``"center"`` keeps the proportions and cuts the rest off.
+        mode: Pillow's mode: ``"RGB"`` or ``"L"`` (grey).
+    """
+
+    width: int
+    height: int
+    layout: str = "nhwc"
+    mean: Tuple[float, ...] = (0.0,)
+    std: Tuple[float, ...] = (1.0,)
+    dtype: str = "float32"
+    resize: str = "bilinear"
+    crop: str = "none"
+    mode: str = "RGB"
+
+
+def image_to_array(item: Any, options: ImageOptions) -> np.ndarray:
+    """Turn an encoded image, or uint8 pixels ``[height, width, 3]``, into the model's item.
+
+    Raises:
+        BadInput: neither of the two, or an image that cannot be decoded.
+    """
+    from PIL import Image
+
+    if isinstance(item, bytes):
+        image = decode_image(item, options.mode)
+    elif is_array(item) and item.dtype == np.uint8 and item.ndim in (2, 3) and item.size:
+        try:
+            image = Image.fromarray(np.ascontiguousarray(item)).convert(options.mode)
+        except (TypeError, ValueError) as error:
+            raise BadInput(f"Pixels come as uint8 [height, width, 3]; got {list(item.shape)}.") from error
+    else:
+        got = f"{item.dtype} {list(item.shape)}" if is_array(item) else type(item).__name__
+        raise BadInput(f"This service takes an encoded image, or pixels as uint8 [height, width, 3]; got {got}.")
+    pixels = _resize(image, options)
+    if options.mean != (0.0,) or options.std != (1.0,):
+        pixels = (pixels - np.array(options.mean, np.float32)) / np.array(options.std, np.float32)
+    if options.layout == "nchw":
+        pixels = pixels.transpose(2, 0, 1)
+    return np.ascontiguousarray(pixels, dtype=options.dtype)
+
+
+def _resize(image: Any, options: ImageOptions) -> np.ndarray:
+    """Resize to float32 ``[height, width, channels]``.
+
+    Each channel is resized as floats: Pillow would round the pixels of a colour image to whole numbers, TensorFlow and
+    PyTorch do not, and a model notices (EfficientNet-Lite0 on a photograph: 0.820 instead of 0.828).
+    """
+    from PIL import Image, ImageOps
+
+    size = (options.width, options.height)
+    if image.size == size:
+        pixels = np.asarray(image, dtype=np.float32)
+        return pixels if pixels.ndim == 3 else pixels[:, :, np.newaxis]
+    method = getattr(Image.Resampling, options.resize.upper())
+    channels = [channel.convert("F") for channel in image.split()]
+    if options.crop == "center":
+        return np.stack([np.asarray(ImageOps.fit(channel, size, method)) for channel in channels], axis=-1)
+    return np.stack([np.asarray(channel.resize(size, method)) for channel in channels], axis=-1)

@@ -1,0 +1,59 @@
+"""NumPy's ``.npy`` format, for bytes that a stranger sent."""
+
+from __future__ import annotations
+
+import io
+import math
+
+import numpy as np
+
+from ..failures import BadInput
+
+MAGIC = b"\x93NUMPY"
+
+_READABLE_KINDS = "biufcSU"
+"""Booleans, integers, floats, complex, bytes, text: what is an array of plain values."""
+
+
+def decode(body: bytes) -> np.ndarray:
+    """Read one array, read-only, without copying.
+
+    The header is checked against the length of the body before anything is allocated: a header may claim terabytes.
+
+    Raises:
+        BadInput: no ``.npy`` data, pickled objects, structured or unknown dtypes, a body that is too short or too long.
+    """
+    stream = io.BytesIO(body)
+    try:
+        version = np.lib.format.read_magic(stream)
+        read_header = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }[version]
+        shape, fortran, dtype = read_header(stream)
+    except Exception as error:  # the header is a Python literal: hostile ones raise nearly anything
+        text = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise BadInput(f"The body is not a .npy array: {text}.") from error
+    if dtype.hasobject or dtype.kind not in _READABLE_KINDS:
+        raise BadInput(f"A .npy array of dtype {dtype} is not accepted; send numbers, booleans, bytes or text.")
+    if any(axis < 0 for axis in shape):
+        raise BadInput(f"A .npy array cannot have the shape {shape}.")
+    have = len(body) - stream.tell()
+    need = math.prod(shape) * dtype.itemsize
+    if have != need:
+        what = "cut short" if have < need else "longer than it says"
+        raise BadInput(f"The .npy body is {what}: {dtype} {list(shape)} takes {need:,} bytes, {have:,} are there.")
+    try:
+        values = np.frombuffer(body, dtype, offset=stream.tell()) if need else np.empty(0, dtype)
+        return values.reshape(shape, order="F" if fortran else "C")
+    except (ValueError, TypeError) as error:  # zero-size dtypes, more axes than NumPy has
+        raise BadInput(f"The .npy array of shape {list(shape)} cannot be used: {error}.") from error
+
+
+def encode(array: np.ndarray) -> bytes:
+    """Write one array; dtypes that NumPy does not know itself (bfloat16) are widened to float32."""
+    if array.dtype.kind == "V":
+        array = array.astype(np.float32)
+    stream = io.BytesIO()
+    np.save(stream, array, allow_pickle=False)
+    return stream.getvalue()

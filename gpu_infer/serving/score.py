@@ -1,0 +1,39 @@
+"""The entry script that Azure ML's inference server runs: ``init()`` once per worker, ``run()`` per request.
+
+Written by gpu_infer. Everything it does is in the package ``gpu_infer_serving`` beside it.
+"""
+
+# pyright: basic, reportMissingImports=false
+# What it imports lies beside it in the bundle, or is the server of an older image.
+
+import sys
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).resolve().parent
+if str(FOLDER) not in sys.path:
+    sys.path.insert(0, str(FOLDER))
+
+try:
+    from azureml_inference_server_http.api.aml_request import rawhttp
+    from azureml_inference_server_http.api.aml_response import AMLResponse
+except ImportError:  # images with the older server
+    from azureml.contrib.services.aml_request import rawhttp
+    from azureml.contrib.services.aml_response import AMLResponse
+
+from gpu_infer_serving.start import start
+
+runtime: Any = None
+
+
+def init() -> None:
+    """Load the model; whatever this raises ends the worker, and stands in the log with its traceback."""
+    global runtime
+    runtime = start(FOLDER)
+
+
+@rawhttp
+def run(request: Any) -> Any:
+    """Answer one request."""
+    answer = runtime.handle(request)
+    return AMLResponse(answer.body, answer.status, dict(answer.headers))

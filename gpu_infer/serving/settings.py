@@ -1,0 +1,108 @@
+"""What the bundle tells the runtime: ``gpu_infer.json`` beside ``score.py``; ``GPU_INFER_*`` variables win over it."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Dict, Mapping, Optional, Tuple, Union
+
+SETTINGS_FILE = "gpu_infer.json"
+"""Never ``config.json``: the stock server would read that as its own configuration."""
+
+ENVIRONMENT_PREFIX = "GPU_INFER_"
+
+
+class SettingsError(ValueError):
+    """A setting has a value that cannot be used; the message names it and what it takes."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The runtime's settings. Each field is read from ``gpu_infer.json``, or from ``GPU_INFER_<NAME>``, which wins.
+
+    Args:
+        model_path: path below ``AZUREML_MODEL_DIR`` that picks the model; empty: the only one there.
+        input: name of the input tensor (TF1 graphs), empty: found.
+        output: the output to answer with; empty: all of them by name, or the only one.
+        signature: SavedModel signature; empty: ``serving_default``, or the only one.
+        item_shape: shape of one item where the format does not say (TorchScript); ``"3,224,224"`` in the environment.
+        preprocess: built-in by name, or ``file.py:function``; empty: none.
+        postprocess: the same.
+        allow_cpu: serve without a GPU instead of failing in ``init()``.
+        max_batch: the most items that run at once.
+        max_queue: the most items that wait; more are refused with 503.
+        batching: whether items of different requests may run together.
+        timeout_ms: deadline of a request; a request may ask for less, never for more.
+        max_body_mb: the largest request body, in MiB.
+        threads: threads the framework may use for one run; 0: its own choice.
+        warm_up: whether ``init()`` runs the model once per batch size.
+    """
+
+    model_path: str = ""
+    input: str = ""
+    output: str = ""
+    signature: str = ""
+    item_shape: Optional[Tuple[int, ...]] = None
+    preprocess: str = ""
+    postprocess: str = ""
+    allow_cpu: bool = False
+    max_batch: int = 32
+    max_queue: int = 512
+    batching: bool = True
+    timeout_ms: int = 60_000
+    max_body_mb: float = 100.0
+    threads: int = 0
+    warm_up: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("max_batch", "max_queue", "timeout_ms", "max_body_mb"):
+            if getattr(self, name) <= 0:
+                raise SettingsError(f"{name} must be above 0, got {getattr(self, name)}.")
+        if self.threads < 0:
+            raise SettingsError(f"threads must be 0 (the framework's own choice) or more, got {self.threads}.")
+
+
+def load_settings(folder: Union[str, Path], environ: Optional[Mapping[str, str]] = None) -> Settings:
+    """Read the settings of the bundle in ``folder``.
+
+    Raises:
+        SettingsError: a file or variable that cannot be read as the setting it names.
+    """
+    environ = os.environ if environ is None else environ
+    path = Path(folder) / SETTINGS_FILE
+    values: Dict[str, Any] = {}
+    if path.exists():
+        try:
+            values = dict(json.loads(path.read_text("utf-8")).get("settings", {}))
+        except (ValueError, AttributeError, TypeError) as error:
+            raise SettingsError(f"{path} cannot be read: {error}. Build the bundle again.") from error
+    known = {field.name: str(field.type) for field in fields(Settings)}
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise SettingsError(f"{path} has settings that this version does not know: {', '.join(unknown)}.")
+    for name, kind in known.items():
+        variable = ENVIRONMENT_PREFIX + name.upper()
+        if environ.get(variable, "").strip():
+            values[name] = _parse(variable, environ[variable].strip(), kind)
+    if values.get("item_shape") is not None:
+        values["item_shape"] = tuple(int(axis) for axis in values["item_shape"])
+    return Settings(**values)
+
+
+def _parse(variable: str, text: str, kind: str) -> Any:
+    """Turn the text of an environment variable into the type of its field."""
+    try:
+        if kind == "bool":
+            return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[text.lower()]
+        if kind == "int":
+            return int(text)
+        if kind == "float":
+            return float(text)
+        if kind.startswith("Optional[Tuple"):
+            return tuple(int(axis) for axis in text.split(",") if axis.strip())
+    except (ValueError, KeyError):
+        expected = {"bool": "1 or 0", "int": "a whole number", "float": "a number"}.get(kind, "numbers with commas")
+        raise SettingsError(f"{variable}={text!r}: expected {expected}.") from None
+    return text

@@ -1,0 +1,57 @@
+"""What tests of all folders share: the real models and data, and a state folder apart from the user's own."""
+
+from __future__ import annotations
+
+import gzip
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+SHARED = Path(os.environ.get("GPU_INFER_SHARED") or Path(__file__).parents[2] / "shared")
+"""Real models and data beside the checkout; ``GPU_INFER_SHARED`` names another place."""
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_state_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Services of the tests stand in a ledger of their own, not in the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GPU_INFER_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
+def _existing(path: Path) -> Path:
+    if not path.exists():
+        pytest.skip(f"no {path.name} beside the checkout; GPU_INFER_SHARED names the folder that has it")
+    return path
+
+
+@pytest.fixture(scope="session")
+def shared_models() -> Path:
+    """Folder of the real models."""
+    return _existing(SHARED / "models")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of the real data."""
+    return _existing(SHARED / "data")
+
+
+@pytest.fixture(scope="session")
+def snowleopard(shared_data: Path) -> Path:
+    """A photograph of ImageNet's class 289."""
+    return _existing(shared_data / "snowleopard.jpg")
+
+
+@pytest.fixture(scope="session")
+def mnist_test(shared_data: Path) -> tuple[np.ndarray, np.ndarray]:
+    """2,000 test digits: images float32 ``[2000, 784]`` in 0 to 1, labels uint8 ``[2000]``."""
+    folder = shared_data / "mnist"
+    with gzip.open(folder / "t10k-images-idx3-ubyte.gz") as file:
+        images = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, 784)
+    with gzip.open(folder / "t10k-labels-idx1-ubyte.gz") as file:
+        labels = np.frombuffer(file.read(), np.uint8, offset=8)
+    return images / np.float32(255), labels

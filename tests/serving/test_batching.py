@@ -1,0 +1,220 @@
+"""The batcher: one owner, no waiting while idle, nobody pays for a neighbour's mistake."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpu_infer.serving.batching import Batcher, batch_sizes
+from gpu_infer.serving.failures import BadInput, DeadlineExceeded, ModelFailure, Overloaded
+
+
+def in_a_minute() -> float:
+    return time.monotonic() + 60
+
+
+class Gate:
+    """A model that doubles its input, holds every run until it is let go, and remembers the batches it saw."""
+
+    def __init__(self, *, open_: bool = True) -> None:
+        self.let_go = threading.Event()
+        self.entered = threading.Event()
+        self.seen: list[int] = []
+        if open_:
+            self.let_go.set()
+
+    def __call__(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        self.seen.append(len(rows))
+        self.entered.set()
+        assert self.let_go.wait(30)
+        if (rows == 13).any():
+            msg = "thirteen"
+            raise RuntimeError(msg)
+        if (rows == -1).any():
+            msg = "negative"
+            raise ValueError(msg)
+        return {"doubled": rows * 2}
+
+
+def make(model: Gate, **options: object) -> Batcher:
+    defaults: dict[str, object] = {"max_batch": 8, "max_queue": 32, "invalid_input_errors": (ValueError,)}
+    return Batcher(model, **{**defaults, **options})  # type: ignore[arg-type]
+
+
+def test_results_keep_their_order_across_batches() -> None:
+    batcher = make(Gate())
+    result = batcher.run(np.arange(100.0, 150.0), deadline=in_a_minute())
+    assert [row["doubled"] for row in result.outputs if row] == [2.0 * i for i in range(100, 150)]
+    assert result.batch == 8
+    batcher.close()
+
+
+def test_no_items_no_results() -> None:
+    batcher = make(Gate())
+    assert batcher.run(np.empty((0, 3)), deadline=in_a_minute()).outputs == []
+    batcher.close()
+
+
+def test_what_waits_while_the_device_is_busy_forms_one_batch() -> None:
+    model = Gate(open_=False)
+    batcher = make(model)
+    with ThreadPoolExecutor(6) as pool:
+        first = pool.submit(batcher.run, np.array([0.0]), deadline=in_a_minute())
+        assert model.entered.wait(10)
+        rest = [pool.submit(batcher.run, np.array([float(i)]), deadline=in_a_minute()) for i in range(1, 6)]
+        while batcher.stats()["queued_items"] < 5:
+            time.sleep(0.001)
+        model.let_go.set()
+        assert first.result(10).batch == 1
+        assert [future.result(10).outputs[0]["doubled"] for future in rest] == [2, 4, 6, 8, 10]
+        assert {future.result(10).batch for future in rest} == {5}
+    assert model.seen == [1, 5]
+    assert batcher.stats()["batch_sizes"] == {"1": 1, "5": 1}
+    batcher.close()
+
+
+def test_without_merging_requests_keep_to_themselves() -> None:
+    model = Gate(open_=False)
+    batcher = make(model, merge=False)
+    with ThreadPoolExecutor(4) as pool:
+        futures = [pool.submit(batcher.run, np.ones(1), deadline=in_a_minute()) for _ in range(4)]
+        assert model.entered.wait(10)
+        model.let_go.set()
+        assert all(future.result(10).batch == 1 for future in futures)
+    batcher.close()
+
+
+def test_shapes_never_share_a_batch() -> None:
+    model = Gate(open_=False)
+    batcher = make(model)
+    with ThreadPoolExecutor(3) as pool:
+        futures = [pool.submit(batcher.run, np.ones((1, width)), deadline=in_a_minute()) for width in (2, 3, 2)]
+        assert model.entered.wait(10)
+        model.let_go.set()
+        shapes = [future.result(10).outputs[0]["doubled"].shape for future in futures]
+    assert shapes == [(2,), (3,), (2,)]
+    batcher.close()
+
+
+@pytest.mark.parametrize(("bad", "kind"), [(13.0, ModelFailure), (-1.0, BadInput)])
+def test_only_the_bad_item_fails(bad: float, kind: type) -> None:
+    batcher = make(Gate())
+    rows = np.array([1.0, 2.0, bad, 4.0, 5.0])
+    result = batcher.run(rows, deadline=in_a_minute())
+    assert list(result.failures) == [2]
+    assert isinstance(result.failures[2], kind)
+    assert [row["doubled"] if row else None for row in result.outputs] == [2, 4, None, 8, 10]
+    batcher.close()
+
+
+def test_a_bad_neighbour_of_another_request_is_not_noticed() -> None:
+    model = Gate(open_=False)
+    batcher = make(model)
+    with ThreadPoolExecutor(3) as pool:
+        first = pool.submit(batcher.run, np.zeros(1), deadline=in_a_minute())
+        assert model.entered.wait(10)
+        good = pool.submit(batcher.run, np.array([3.0, 4.0]), deadline=in_a_minute())
+        bad = pool.submit(batcher.run, np.array([13.0]), deadline=in_a_minute())
+        while batcher.stats()["queued_items"] < 3:
+            time.sleep(0.001)
+        model.let_go.set()
+        assert first.result(10).failures == {}
+        assert good.result(10).failures == {}
+        assert list(bad.result(10).failures) == [0]
+    batcher.close()
+
+
+def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
+    model = Gate(open_=False)
+    batcher = make(model, max_queue=4)
+    with ThreadPoolExecutor(2) as pool:
+        running = pool.submit(batcher.run, np.zeros(1), deadline=in_a_minute())
+        assert model.entered.wait(10)
+        waiting = pool.submit(batcher.run, np.zeros(4), deadline=in_a_minute())
+        while batcher.stats()["queued_items"] < 4:
+            time.sleep(0.001)
+        with pytest.raises(Overloaded, match="4 items wait, 4 may") as caught:
+            batcher.run(np.zeros(1), deadline=in_a_minute())
+        assert caught.value.retry_after >= 1
+        model.let_go.set()
+        assert running.result(10).failures == waiting.result(10).failures == {}
+    assert batcher.stats()["refused_items"] == 1
+    batcher.close()
+
+
+def test_an_empty_queue_takes_even_a_request_longer_than_itself() -> None:
+    batcher = make(Gate(), max_queue=4)
+    assert len(batcher.run(np.zeros(100), deadline=in_a_minute()).outputs) == 100
+    batcher.close()
+
+
+def test_what_is_not_wanted_any_more_never_reaches_the_model() -> None:
+    model = Gate(open_=False)
+    batcher = make(model)
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(batcher.run, np.zeros(1), deadline=in_a_minute())
+        assert model.entered.wait(10)
+        with pytest.raises(DeadlineExceeded):
+            batcher.run(np.ones(3), deadline=time.monotonic() + 0.02)
+        model.let_go.set()
+        running.result(10)
+    assert len(batcher.run(np.zeros(1), deadline=in_a_minute()).outputs) == 1
+    assert model.seen == [1, 1]
+    assert batcher.stats()["expired_items"] == 3
+    batcher.close()
+
+
+def test_the_owner_survives_a_model_that_exits() -> None:
+    def exits(rows: np.ndarray) -> dict[str, np.ndarray]:
+        raise SystemExit(1)
+
+    batcher = Batcher(exits, max_batch=4, max_queue=8)
+    for _ in range(2):
+        result = batcher.run(np.zeros(1), deadline=in_a_minute())
+        assert "SystemExit" in result.failures[0].message
+    batcher.close()
+
+
+def test_padding_repeats_real_items_and_is_not_answered() -> None:
+    model = Gate()
+    batcher = make(model, padded=True)
+    assert len(batcher.run(np.arange(5.0), deadline=in_a_minute()).outputs) == 5
+    assert model.seen == [8]
+    batcher.close()
+
+
+def test_a_model_of_one_batch_size_gets_that_size() -> None:
+    model = Gate()
+    batcher = make(model, fixed=4)
+    result = batcher.run(np.arange(6.0), deadline=in_a_minute())
+    assert [row["doubled"] for row in result.outputs if row] == [0, 2, 4, 6, 8, 10]
+    assert model.seen == [4, 4]
+    batcher.close()
+
+
+@given(st.integers(1, 500), st.booleans())
+def test_every_batch_finds_a_size(max_batch: int, padded: bool) -> None:
+    sizes = batch_sizes(max_batch, fixed=None, padded=padded)
+    assert sizes == sorted(set(sizes))
+    assert sizes[0] == 1
+    assert sizes[-1] == max_batch
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.lists(st.integers(0, 20), max_size=12), min_size=1, max_size=12))
+def test_nobody_gets_anothers_result(requests: list[list[int]]) -> None:
+    batcher = make(Gate(), max_queue=10_000)
+    with ThreadPoolExecutor(len(requests)) as pool:
+        futures = [pool.submit(batcher.run, np.array(rows, float), deadline=in_a_minute()) for rows in requests]
+        for rows, future in zip(requests, futures, strict=True):
+            result = future.result(30)
+            expected = [None if value == 13 else value * 2 for value in rows]
+            assert [row["doubled"] if row else None for row in result.outputs] == expected
+            assert sorted(result.failures) == [i for i, value in enumerate(rows) if value == 13]
+    batcher.close()
