@@ -1,0 +1,175 @@
+"""The folder that runs in the container: ``score.py``, ``gpu_infer_serving/``, ``conda.yml``, ``gpu_infer.json``.
+
+It is the same on every target and is named by a hash of its content.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from gpu_infer._version import __version__
+from gpu_infer.sources import local_imports
+from gpu_infer.spec import ServiceSpec
+
+__all__ = ["TEMPLATES", "Bundle", "Template", "build_bundle", "hook_files", "load_template"]
+
+TEMPLATES = ("tensorflow", "torch", "onnx")
+FRAMEWORK_TEMPLATES = {"tensorflow": "tensorflow", "torch": "torch", "onnxruntime": "onnx"}
+
+THREADS = 32
+"""Requests that a worker holds at once. They wait for the device together, which is what makes a batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """What a framework needs in the container: the data of ``templates/<name>/``.
+
+    Args:
+        name: ``tensorflow``, ``torch`` or ``onnx``.
+        conda: text of the conda file.
+        base_image: GPU image that it goes on.
+        extra: the extra of this package that installs the same on a laptop.
+        import_name: the module to look for.
+    """
+
+    name: str
+    conda: str
+    base_image: str
+    extra: str
+    import_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A built bundle.
+
+    Args:
+        folder: where it lies.
+        digest: hash of its content, 12 hex digits, also the end of the folder's name.
+        environment: variables that the container must have.
+    """
+
+    folder: Path
+    digest: str
+    environment: Mapping[str, str]
+
+
+def load_template(name: str) -> Template:
+    """Read a template.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    if name not in TEMPLATES:
+        msg = f"There is no template {name!r}; there are {', '.join(TEMPLATES)}."
+        raise ValueError(msg)
+    folder = resources.files("gpu_infer") / "templates" / name
+    defaults: dict[str, Any] = json.loads((folder / "defaults.json").read_text("utf-8"))
+    conda = (folder / "conda.yml").read_text("utf-8")
+    return Template(name, conda, defaults["base_image"], defaults["extra"], defaults["import_name"])
+
+
+def hook_files(hook: str) -> list[tuple[Path, str]]:
+    """The files that a hook names, each with its function (empty for the default one)."""
+    pieces = (piece.strip() for piece in hook.split("|"))
+    return [(Path(path), function) for path, function in map(_split_file_hook, pieces) if path]
+
+
+def build_bundle(spec: ServiceSpec, parent: Path, *, template: Template) -> Bundle:
+    """Write the bundle of a service into a new folder below ``parent``.
+
+    Args:
+        spec: what to serve; its hooks, entry script and conda file must exist.
+        parent: an existing folder.
+        template: of the model's framework.
+    """
+    building = parent / "bundle-building"
+    building.mkdir()
+    if spec.entry_script is not None:
+        _copy_script(spec.entry_script, building, name="score.py")
+    else:
+        _copy_serving(building)
+    settings = spec.runtime_settings()
+    for role, hook in (("preprocess", spec.preprocess), ("postprocess", spec.postprocess)):
+        for path, _ in hook_files(hook):
+            _copy_script(path, building, name=path.name)
+        if hook:
+            settings[role] = "|".join(_by_name(piece.strip()) for piece in hook.split("|"))
+    conda = spec.conda_file.read_text("utf-8") if spec.conda_file else template.conda
+    (building / "conda.yml").write_text(conda, "utf-8")
+    environment = container_environment(spec)
+    content = {"version": __version__, "template": template.name, "settings": settings, "environment": environment}
+    (building / "gpu_infer.json").write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", "utf-8")
+    digest = _digest(building)
+    folder = building.rename(parent / f"gpu-infer-{digest}")
+    return Bundle(folder, digest, environment)
+
+
+def container_environment(spec: ServiceSpec) -> dict[str, str]:
+    """The variables that the stock server and the runtime read, the user's own last, so that they win.
+
+    The stock server starts gunicorn with synchronous workers, which hold one request at a time. ``GUNICORN_CMD_ARGS``
+    makes ours hold many, so that they can share a batch. A user's script keeps the stock behaviour: it may not be safe
+    under threads.
+    """
+    threads = f"--worker-class gthread --threads {THREADS} --keep-alive 75"
+    return {
+        "WORKER_COUNT": str(spec.scale.workers),
+        **({} if spec.entry_script else {"GUNICORN_CMD_ARGS": threads}),
+        "SCORING_TIMEOUT_MS": str(round(spec.timeout * 1000)),
+        "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+        **spec.environment_variables,
+    }
+
+
+def _split_file_hook(piece: str) -> tuple[str, str]:
+    """``dir/hooks.py:scale`` to its path and function; two empty texts for a built-in."""
+    path, separator, function = piece.rpartition(":")
+    if piece.endswith(".py"):
+        return piece, ""
+    return (path, function) if separator and path.endswith(".py") else ("", "")
+
+
+def _by_name(piece: str) -> str:
+    """A step as the bundle names it: files by their name alone, since they lie beside score.py there."""
+    path, function = _split_file_hook(piece)
+    if not path:
+        return piece
+    return Path(path).name + (f":{function}" if function else "")
+
+
+def _copy_serving(folder: Path) -> None:
+    with resources.as_file(resources.files("gpu_infer") / "serving") as serving:
+        shutil.copytree(
+            serving, folder / "gpu_infer_serving", ignore=shutil.ignore_patterns("__pycache__", "*.pyc", "score.py")
+        )
+        shutil.copyfile(serving / "score.py", folder / "score.py")
+
+
+def _copy_script(path: Path, folder: Path, *, name: str) -> None:
+    """Copy a user's script and the files beside it that it imports."""
+    shutil.copyfile(path, folder / name)
+    for other in local_imports(path):
+        if other.is_dir():
+            shutil.copytree(
+                other, folder / other.name, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True
+            )
+        else:
+            shutil.copyfile(other, folder / other.name)
+
+
+def _digest(folder: Path) -> str:
+    """Hash of names and contents, the same wherever and whenever the folder is built."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        content = path.read_bytes()
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{len(content)}\0".encode())
+        digest.update(content)
+    return digest.hexdigest()[:12]

@@ -1,0 +1,170 @@
+"""Raw logs to one typed error: the cause in words, the script's own traceback, and what to do."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from gpu_infer.errors import InsufficientGpuError, ScoringInitError
+
+__all__ = ["Stage", "hanging_stack", "init_failure", "last_traceback", "stages", "tail"]
+
+TAIL_LINES = 60
+
+_STAGE = re.compile(r"^GPU_INFER_STAGE (\w+) (start|ok|failed)(?: ([\d.]+s))?(?: (.*))?$", re.MULTILINE)
+_TRACEBACK = "Traceback (most recent call last):"
+_CAUSE_LINE = "The above exception was the direct cause of the following exception:"
+_SERVER_FRAME = re.compile(r'  File "[^"]*azureml_inference_server_http[^"]*", line \d+, in \w+\n(?:    .*\n)+')
+_LIBRARY_FRAME = re.compile(r'  File "<frozen [^"]*>", line \d+, in \w+\n(?:    .*\n)*')
+
+_OWN_ERROR = re.compile(r"^gpu_infer_serving\.[\w.]*Error: (.*)", re.MULTILINE | re.DOTALL)
+"""What the serving runtime raises on purpose, with a message for the user."""
+
+_CAUSES: tuple[tuple[str, str], ...] = (  # the first that matches, so the special before the general
+    (r"No module named 'pkg_resources'", "setuptools 82 removed pkg_resources; pin setuptools<82 in the conda file."),
+    (
+        r"CUDA out of memory|CUDA_ERROR_OUT_OF_MEMORY|ResourceExhaustedError",
+        "The GPU has too little memory: another process holds it, or workers= loads the model several times.",
+    ),
+    (
+        r"ModuleNotFoundError: No module named '([\w.]+)'",
+        (
+            "The script imports {0}, which is not installed where it runs. Add it to the conda file (conda_file=); for "
+            "the local target run: pip install {0}"
+        ),
+    ),
+    (r"NoGpuError: ", "A GPU is demanded and none is visible."),
+    (r"SystemExit", "The script ended the process itself (sys.exit). init() must return."),
+    (
+        r"MemoryError|std::bad_alloc|DefaultCPUAllocator: can't allocate",
+        "The machine has too little memory for the model.",
+    ),
+    (r"numpy\.dtype size changed|got \d+ from PyObject", "A package was built for another NumPy; install it again."),
+    (r"FileNotFoundError: ", "The script looks for a file that is not there; the model lies below AZUREML_MODEL_DIR."),
+    (r"UserScriptError: User script at", "The script has no init() or no run()."),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One stage line of the log.
+
+    Args:
+        name: such as ``load_model``.
+        state: ``start``, ``ok`` or ``failed``.
+        text: seconds and note.
+    """
+
+    name: str
+    state: str
+    text: str = ""
+
+
+def stages(log: str) -> list[Stage]:
+    """All stage lines of a log, in order."""
+    return [
+        Stage(name, state, " ".join(piece for piece in (seconds, note) if piece))
+        for name, state, seconds, note in _STAGE.findall(log)
+    ]
+
+
+def tail(log: str, lines: int = TAIL_LINES) -> str:
+    """The last lines of a log."""
+    return "\n".join(log.splitlines()[-lines:])
+
+
+def last_traceback(log: str) -> str:
+    """The script's own traceback out of the server's log; empty where there is none.
+
+    The server wraps what the script raised in an exception of its own and logs both, one the cause of the other. The
+    cause is what the user can act on, so the wrapper and the server's frames are cut away.
+    """
+    start = log.rfind(_TRACEBACK)
+    if start < 0:
+        return ""
+    while True:  # back through the chain of causes to its first traceback
+        cause = log.rfind(_CAUSE_LINE, 0, start)
+        if cause < 0 or log[cause + len(_CAUSE_LINE) : start].strip():
+            break
+        start = log.rfind(_TRACEBACK, 0, cause)
+    lines = log[start:].splitlines()
+    end = next((at for at, line in enumerate(lines[1:], 1) if line and not line.startswith(" ")), len(lines) - 1)
+    text = "\n".join(_with_message(lines, end)) + "\n"
+    return _LIBRARY_FRAME.sub("", _SERVER_FRAME.sub("", text)).rstrip()
+
+
+def hanging_stack(log: str) -> str:
+    """Where the script hangs, out of the stacks that faulthandler has written; empty where no stack shows the script.
+
+    Frames stand innermost first, so what is above the server's first frame is the script's own.
+    """
+    blocks = re.split(r"^.*\(most recent call first\):\n", log, flags=re.MULTILINE)[1:]
+    for block in blocks:
+        frames = [line for line in block.splitlines() if line.startswith("  File ")]
+        at = next((i for i, frame in enumerate(frames) if "user_script.py" in frame), 0)
+        if at:
+            return "\n".join(frames[:at])
+    return ""
+
+
+def _with_message(lines: list[str], end: int) -> list[str]:
+    """The lines up to the exception's and the rest of its message: up to a blank or a log line."""
+    last = end
+    while (
+        last + 1 < len(lines)
+        and lines[last + 1].strip()
+        and not re.match(r"\d{4}-\d\d-\d\d |GPU_INFER_", lines[last + 1])
+    ):
+        last += 1
+    return lines[: last + 1]
+
+
+def init_failure(name: str, log: str, *, exit_code: int | None = None, happened: str = "") -> ScoringInitError:
+    """The error for a service that died while it started.
+
+    Args:
+        name: of the service.
+        log: everything that it wrote.
+        exit_code: of the server, negative for a signal, where known.
+        happened: what was seen, where it is not simply that it died.
+    """
+    traceback = last_traceback(log)
+    begun = [stage for stage in stages(log) if stage.state != "ok"]
+    stage = begun[-1].name if begun else ""
+    where = f" in stage {stage}" if stage else ""
+    lines = [happened or f"Service {name!r} did not start: its entry script failed{where}."]
+    own = _OWN_ERROR.search(traceback)
+    cause = _cause(traceback) or _cause_of_exit(exit_code, traceback)
+    if cause:
+        lines.append(cause)
+    if own:
+        lines.append(own[1])  # says itself what is wrong; the way there is in .traceback
+    elif traceback:
+        lines.append(traceback)
+    elif log.strip():
+        lines.append(f"The end of its log:\n{tail(log, 15)}")
+    message = "\n".join(lines)
+    error_type = _GpuInitError if "NoGpuError" in traceback else ScoringInitError
+    return error_type(message, traceback=traceback, stage=stage, logs=tail(log))
+
+
+class _GpuInitError(ScoringInitError, InsufficientGpuError):
+    """``init()`` failed because it found no GPU: both of what it is."""
+
+
+def _cause(traceback: str) -> str:
+    for pattern, words in _CAUSES:
+        match = re.search(pattern, traceback)
+        if match:
+            return words.format(*match.groups())
+    return ""
+
+
+def _cause_of_exit(exit_code: int | None, traceback: str) -> str:
+    if traceback or exit_code is None:
+        return ""
+    if exit_code in (-9, 137):
+        return "It was killed (signal 9), most often because the machine ran out of memory."
+    if exit_code in (-11, 139):
+        return "It crashed inside native code (segmentation fault): a framework built for another machine or library."
+    return f"The process ended without a traceback (exit code {exit_code}): the script may call os._exit()."

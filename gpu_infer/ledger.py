@@ -1,0 +1,125 @@
+"""Everything that runs, and later everything that is billed, written down before it is created.
+
+A SQLite file in the user's state folder: safe under several processes, and under SIGKILL at any instruction.
+It never holds a key or a token.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Entry", "Ledger", "state_folder"]
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS resources (
+    kind TEXT NOT NULL, target TEXT NOT NULL, name TEXT NOT NULL,
+    created REAL NOT NULL, expires REAL, details TEXT NOT NULL,
+    PRIMARY KEY (target, kind, name)
+)
+"""
+
+
+def state_folder() -> Path:
+    """Where the library keeps its state: ``$GPU_INFER_HOME``, else ``$XDG_STATE_HOME/gpu-infer``; made where absent."""
+    root = os.environ.get("GPU_INFER_HOME")
+    if not root:
+        root = str(Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "gpu-infer")
+    folder = Path(root).expanduser()
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return folder
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One thing that exists, or was about to.
+
+    Args:
+        kind: ``service``, ``cluster``, ``endpoint``, ...
+        target: where: ``local``, or the workspace.
+        name: its name there.
+        created: when it was written down, seconds since the epoch.
+        expires: when it may be removed, ``None`` for never.
+        details: what the target needs to find it again.
+    """
+
+    kind: str
+    target: str
+    name: str
+    created: float
+    expires: float | None
+    details: Mapping[str, Any]
+
+
+class Ledger:
+    """The file. Cheap to make: each call opens, commits and closes.
+
+    Args:
+        path: of the SQLite file; the user's where ``None``.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path: Path = path or state_folder() / "ledger.sqlite3"
+
+    def record(
+        self, kind: str, target: str, name: str, *, details: Mapping[str, Any], expires: float | None = None
+    ) -> bool:
+        """Write a new entry down.
+
+        Returns:
+            whether it was new; ``False``, with nothing changed, where one of that kind, target and name exists.
+        """
+        with self._transaction() as connection:
+            cursor = connection.execute(
+                "INSERT OR IGNORE INTO resources VALUES (?, ?, ?, ?, ?, ?)",
+                (kind, target, name, time.time(), expires, json.dumps(dict(details))),
+            )
+            return cursor.rowcount == 1
+
+    def update(self, kind: str, target: str, name: str, *, details: Mapping[str, Any], expires: float | None) -> None:
+        """Replace the details and the expiry of an entry."""
+        with self._transaction() as connection:
+            connection.execute(
+                "UPDATE resources SET details = ?, expires = ? WHERE kind = ? AND target = ? AND name = ?",
+                (json.dumps(dict(details)), expires, kind, target, name),
+            )
+
+    def remove(self, entry: Entry) -> None:
+        """Strike out this very entry, not a newer one of the same name; removing the absent is fine."""
+        with self._transaction() as connection:
+            connection.execute(
+                "DELETE FROM resources WHERE kind = ? AND target = ? AND name = ? AND created = ?",
+                (entry.kind, entry.target, entry.name, entry.created),
+            )
+
+    def find(self, kind: str, target: str, name: str) -> Entry | None:
+        """The entry of that name, ``None`` without one."""
+        return next((entry for entry in self.entries(kind, target) if entry.name == name), None)
+
+    def entries(self, kind: str, target: str) -> list[Entry]:
+        """All entries of a kind and target, oldest first."""
+        with self._transaction() as connection:
+            rows = connection.execute(
+                "SELECT kind, target, name, created, expires, details FROM resources "
+                "WHERE kind = ? AND target = ? ORDER BY created",
+                (kind, target),
+            ).fetchall()
+        return [Entry(*row[:5], details=json.loads(row[5])) for row in rows]
+
+    @contextmanager
+    def _transaction(self) -> Generator[sqlite3.Connection]:
+        connection = sqlite3.connect(self.path, timeout=30, isolation_level=None)
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute(_SCHEMA)
+            yield connection
+            connection.execute("COMMIT")
+        finally:
+            connection.close()  # rolls back what was not committed

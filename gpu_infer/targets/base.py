@@ -1,0 +1,90 @@
+"""What a target is: a place that can run a bundle."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from gpu_infer.bundle import Template
+from gpu_infer.spec import ServiceSpec
+
+__all__ = ["Deployment", "State", "Target"]
+
+State = Literal["Starting", "Healthy", "Unhealthy", "Failed", "Deleted"]
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """A service as its target knows it now.
+
+    Args:
+        name: of the service.
+        state: ``Starting``, ``Healthy``, ``Unhealthy``, ``Failed`` or ``Deleted``.
+        scoring_uri: where requests go.
+        price_per_hour: US dollars, 0 for what costs nothing.
+        model: what it serves, in words.
+        created: seconds since the epoch.
+        expires: when it is removed by itself, ``None`` for never.
+        kept: whether it outlives the process that started it.
+        raw: what the target itself has on it.
+    """
+
+    name: str
+    state: State
+    scoring_uri: str
+    price_per_hour: float = 0.0
+    model: str = ""
+    created: float = 0.0
+    expires: float | None = None
+    kept: bool = False
+    raw: Any = field(default=None, repr=False)
+
+
+class Target(Protocol):
+    """A place that runs services. Every verb takes a service's name; an unknown one is a ``ServiceNotFoundError``."""
+
+    name: str
+
+    def start(self, spec: ServiceSpec, template: Template | None) -> Deployment:
+        """Start a service; does not wait for it to be healthy."""
+        ...
+
+    def wait(self, name: str, *, timeout: float) -> Deployment:
+        """Wait until it is healthy.
+
+        Raises:
+            DeploymentError: it failed, or was not healthy within ``timeout`` seconds.
+        """
+        ...
+
+    def find(self, name: str) -> Deployment:
+        """Look at one service."""
+        ...
+
+    def services(self) -> list[Deployment]:
+        """All services there."""
+        ...
+
+    def update(self, name: str, spec: ServiceSpec, template: Template | None) -> Deployment:
+        """Serve another model or other settings under the same name and URI."""
+        ...
+
+    def logs(self, name: str) -> str:
+        """What its containers or processes have written."""
+        ...
+
+    def scale(self, name: str, *, replicas: int | None, workers: int | None) -> Deployment:
+        """Change how many copies serve."""
+        ...
+
+    def rotate_keys(self, name: str) -> None:
+        """Replace the keys of the service."""
+        ...
+
+    def keep(self, name: str, *, ttl: float | None) -> Deployment:
+        """Let it outlive this process, for ``ttl`` seconds."""
+        ...
+
+    def delete(self, name: str, *, cluster: bool) -> None:
+        """Remove it; deleting the absent succeeds."""
+        ...

@@ -1,0 +1,338 @@
+"""The local target: the stock Azure ML inference server as a process of this machine. No Azure, no Docker."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from gpu_infer.bundle import Template, build_bundle
+from gpu_infer.diagnose import hanging_stack, init_failure, stages, tail
+from gpu_infer.errors import (
+    DeploymentTimeoutError,
+    Finding,
+    PreflightError,
+    ServiceNotFoundError,
+    UnsupportedError,
+)
+from gpu_infer.ledger import Entry, Ledger, state_folder
+from gpu_infer.progress import Event, emit
+from gpu_infer.spec import ServiceSpec
+from gpu_infer.targets import local_process as process
+from gpu_infer.targets.base import Deployment, State
+
+__all__ = ["DEFAULT_TTL", "LocalTarget"]
+
+DEFAULT_TTL = 8 * 3600.0
+"""Seconds that a kept service lives unless told otherwise: a working day."""
+
+_BOOTING = "Booting worker with pid"
+_KIND, _TARGET = "service", "local"
+
+
+class LocalTarget:
+    """Runs bundles on this machine, on 127.0.0.1."""
+
+    name = "local"
+
+    def __init__(self) -> None:
+        self._mine: dict[str, Entry] = {}
+        atexit.register(self._delete_mine)
+
+    # --- start and wait -----------------------------------------------------------------------------------------------
+
+    def start(self, spec: ServiceSpec, template: Template | None) -> Deployment:
+        """Start a service; does not wait.
+
+        Raises:
+            PreflightError: the name or the port is taken.
+        """
+        folder = self._build(spec, template)
+        try:
+            bound = process.bind(_port(spec))
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        expires = time.time() + (spec.ttl or DEFAULT_TTL) if spec.keep else None
+        details: dict[str, Any] = {
+            "folder": str(folder),
+            "port": bound.getsockname()[1],
+            "model": str(spec.model),
+            "kept": spec.keep,
+            "workers": spec.scale.workers,
+            "pid": 0,
+            "started": 0,
+            "parent": [os.getpid(), process.start_time(os.getpid())],
+        }
+        with bound:
+            self._forget_dead()
+            if not Ledger().record(_KIND, _TARGET, spec.name, details=details, expires=expires):
+                shutil.rmtree(folder, ignore_errors=True)
+                message = f"A local service {spec.name!r} exists already."
+                fix = (
+                    f"Use overwrite=True, another name, gpu_infer.attach({spec.name!r}), or: gpu-infer down {spec.name}"
+                )
+                raise PreflightError([Finding("error", "name-taken", message, fix)])
+            entry = self._entry(spec.name)
+            self._mine[spec.name] = entry
+            return self._deployment(self._launch(entry, bound), "Starting")
+
+    def wait(self, name: str, *, timeout: float) -> Deployment:
+        """Wait until the server answers its health probe.
+
+        Raises:
+            ScoringInitError: the entry script failed, with its traceback.
+            DeploymentTimeoutError: not healthy within ``timeout`` seconds; tells the stage and where it hangs.
+        """
+        entry = self._entry(name)
+        folder = Path(entry.details["folder"])
+        deadline = time.monotonic() + timeout
+        told = 0
+        health = process.Health(entry.details["port"])
+        try:
+            while not health.poll(0.05):
+                log = process.read_log(folder)
+                told = _tell(name, log, told)
+                alive = self._is_alive(entry)
+                # gunicorn starts a worker anew that ends without an exit code of its own: that would go on for ever.
+                if not alive or log.count(_BOOTING) > entry.details["workers"]:
+                    code = None if alive else process.exit_code(folder)
+                    raise init_failure(name, process.read_log(folder), exit_code=0 if code is None else code)
+                if time.monotonic() >= deadline:
+                    raise self._timed_out(entry, timeout)
+        finally:
+            health.close()
+        _tell(name, process.read_log(folder), told)
+        deployment = self._deployment(entry, "Healthy")
+        emit(Event(name, "healthy", "ok", deployment.scoring_uri))
+        return deployment
+
+    def _timed_out(self, entry: Entry, timeout: float) -> DeploymentTimeoutError:
+        process.dump_stacks(entry.details["pid"])
+        log = process.read_log(Path(entry.details["folder"]))
+        begun = stages(log)
+        where = f" It was in stage {begun[-1].name}." if begun and begun[-1].state == "start" else ""
+        stack = hanging_stack(log)
+        shown = (
+            f"It hangs here, the innermost call first:\n{stack}" if stack else f"The end of its log:\n{tail(log, 15)}"
+        )
+        return DeploymentTimeoutError(
+            f"Service {entry.name!r} was not healthy after {timeout:g} s.{where} Give it longer with wait=SECONDS if "
+            f"it only needs time.\n{shown}",
+            logs=tail(log),
+        )
+
+    # --- look ---------------------------------------------------------------------------------------------------------
+
+    def find(self, name: str) -> Deployment:
+        """Look at one service."""
+        entry = self._entry(name)
+        return self._deployment(entry, self._state(entry))
+
+    def services(self) -> list[Deployment]:
+        """All local services of this user, those of other processes included."""
+        self._forget_dead()
+        return [self._deployment(entry, self._state(entry)) for entry in Ledger().entries(_KIND, _TARGET)]
+
+    def logs(self, name: str) -> str:
+        """Everything that the server has written."""
+        return process.read_log(Path(self._entry(name).details["folder"]))
+
+    # --- change -------------------------------------------------------------------------------------------------------
+
+    def update(self, name: str, spec: ServiceSpec, template: Template | None) -> Deployment:
+        """Serve something else at the same address; the old server comes back where the new one does not start."""
+        entry = self._entry(name)
+        old, new = Path(entry.details["folder"]), self._build(replace(spec, name=name), template)
+        changed = {"folder": str(new), "model": str(spec.model), "workers": spec.scale.workers}
+        return self._restart(entry, changed, discard_new=new, discard_old=old)
+
+    def scale(self, name: str, *, replicas: int | None, workers: int | None) -> Deployment:
+        """Change the number of worker processes; the server starts anew at the same address."""
+        if workers is None:
+            message = (
+                f"scale(replicas={replicas}) means nothing on the local target: one server runs. Use scale(workers=)."
+            )
+            raise UnsupportedError(message)
+        return self._restart(self._entry(name), {"workers": workers})
+
+    def rotate_keys(self, name: str) -> None:
+        """Not possible: a local service answers this machine alone and has no keys."""
+        self._entry(name)
+        message = f"Local service {name!r} has no keys: it answers on 127.0.0.1 alone."
+        raise UnsupportedError(message)
+
+    def keep(self, name: str, *, ttl: float | None) -> Deployment:
+        """Let the service outlive this process for ``ttl`` seconds (8 hours where ``None``)."""
+        entry = self._entry(name)
+        expires = time.time() + (ttl or DEFAULT_TTL)
+        details: dict[str, Any] = {**entry.details, "kept": True}
+        Ledger().update(_KIND, _TARGET, name, details=details, expires=expires)
+        process.write_lease(Path(details["folder"]), kept=True, expires=expires)
+        self._mine.pop(name, None)
+        process.disown(details["pid"])
+        return self.find(name)
+
+    def delete(self, name: str, *, cluster: bool) -> None:  # noqa: ARG002 - there is no cluster here
+        """End the processes and remove every trace; deleting the absent succeeds."""
+        entry = Ledger().find(_KIND, _TARGET, name)
+        if entry is not None:
+            self._delete(entry)
+
+    # --- inside -------------------------------------------------------------------------------------------------------
+
+    def _build(self, spec: ServiceSpec, template: Template | None) -> Path:
+        """A folder with the bundle, and the model as Azure ML would place it: ``azureml-models/NAME/VERSION/...``."""
+        parent = state_folder() / "services"
+        parent.mkdir(exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f"{spec.name}-", dir=parent))
+        try:
+            empty = Template("none", "", "", "", "")
+            build_bundle(spec, folder, template=template or empty)
+            if spec.model.path is not None:
+                models = folder / "azureml-models" / spec.model.name / (spec.model.version or "1")
+                models.mkdir(parents=True)
+                (models / spec.model.path.name).symlink_to(spec.model.path.resolve())
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        return folder
+
+    def _launch(self, entry: Entry, bound: Any) -> Entry:
+        """Start the processes of an entry on a bound socket and write their pid down."""
+        folder = Path(entry.details["folder"])
+        bundle = next(folder.glob("gpu-infer-*"))
+        model_dir = next((folder / "azureml-models").glob("*/*"), folder)
+        content: Mapping[str, Any] = json.loads((bundle / "gpu_infer.json").read_text("utf-8"))
+        environment = {**content["environment"], "WORKER_COUNT": str(entry.details["workers"])}
+        # Not kept until its pid is written down: killed in between, we must not leave a server that nobody can find.
+        process.new_run(folder)
+        process.write_lease(folder, kept=False, expires=None)
+        emit(Event(entry.name, "start_server", "start"))
+        pid = process.spawn(folder, bound, process.server_environment(bundle, model_dir, environment))
+        details = {**entry.details, "pid": pid, "started": process.start_time(pid)}
+        Ledger().update(_KIND, _TARGET, entry.name, details=details, expires=entry.expires)
+        launched = replace(entry, details=details)
+        if entry.details["kept"]:
+            process.write_lease(folder, kept=True, expires=entry.expires)
+            process.disown(pid)
+            self._mine.pop(entry.name, None)
+        elif entry.name in self._mine:
+            self._mine[entry.name] = launched
+        return launched
+
+    def _restart(
+        self,
+        entry: Entry,
+        changed: Mapping[str, Any],
+        *,
+        discard_new: Path | None = None,
+        discard_old: Path | None = None,
+    ) -> Deployment:
+        """Replace the server of an entry at its port; puts the old one back where the new one does not get healthy."""
+        timeout = 600.0
+        process.stop(entry.details["pid"], entry.details["started"])
+        try:
+            with process.bind(entry.details["port"]) as bound:
+                self._launch(replace(entry, details={**entry.details, **changed}), bound)
+            deployment = self.wait(entry.name, timeout=timeout)
+        except BaseException:
+            broken = self._entry(entry.name)
+            process.stop(broken.details["pid"], broken.details["started"])
+            with process.bind(entry.details["port"]) as bound:
+                self._launch(entry, bound)
+            self.wait(entry.name, timeout=timeout)
+            if discard_new is not None:
+                shutil.rmtree(discard_new, ignore_errors=True)
+            raise
+        if discard_old is not None:
+            shutil.rmtree(discard_old, ignore_errors=True)
+        return deployment
+
+    def _delete(self, entry: Entry) -> None:
+        process.stop(entry.details["pid"], entry.details["started"])
+        shutil.rmtree(entry.details["folder"], ignore_errors=True)
+        Ledger().remove(entry)
+        self._mine.pop(entry.name, None)
+
+    def _delete_mine(self) -> None:
+        """At the end of this process: what was not kept goes."""
+        for entry in list(self._mine.values()):
+            if entry.details["parent"][0] == os.getpid():  # not in a forked child
+                self._delete(entry)
+
+    def _entry(self, name: str) -> Entry:
+        self._forget_dead()
+        entry = Ledger().find(_KIND, _TARGET, name)
+        if entry is None:
+            known = ", ".join(other.name for other in Ledger().entries(_KIND, _TARGET)) or "none"
+            message = f"There is no local service {name!r}. Running: {known}."
+            raise ServiceNotFoundError(message)
+        return entry
+
+    def _forget_dead(self) -> None:
+        """Strike out services that are gone for good: expired, or their parent ended. A kept one that crashed stays."""
+        for entry in Ledger().entries(_KIND, _TARGET):
+            details = entry.details
+            folder = Path(details["folder"])
+            if self._is_alive(entry):
+                continue
+            if process.is_alive(*details["parent"]) and not (details["kept"] and details["pid"]):
+                continue  # its parent is starting it, or has yet to read why it failed
+            expired = entry.expires is not None and entry.expires <= time.time()
+            if details["kept"] and details["pid"] and folder.exists() and not expired:
+                continue
+            shutil.rmtree(folder, ignore_errors=True)
+            Ledger().remove(entry)
+
+    def _is_alive(self, entry: Entry) -> bool:
+        return bool(entry.details["pid"]) and process.is_alive(entry.details["pid"], entry.details["started"])
+
+    def _state(self, entry: Entry) -> State:
+        if not self._is_alive(entry):
+            return "Starting" if not entry.details["pid"] else "Failed"
+        health = process.Health(entry.details["port"])
+        try:
+            if health.poll(1.0):
+                return "Healthy"
+        finally:
+            health.close()
+        log = process.read_log(Path(entry.details["folder"]))
+        return "Unhealthy" if "ready for serving traffic" in log else "Starting"
+
+    def _deployment(self, entry: Entry, state: State) -> Deployment:
+        return Deployment(
+            name=entry.name,
+            state=state,
+            scoring_uri=f"http://{process.HOST}:{entry.details['port']}/score",
+            model=entry.details["model"],
+            created=entry.created,
+            expires=entry.expires,
+            kept=entry.details["kept"],
+            raw=entry,
+        )
+
+
+def _port(spec: ServiceSpec) -> int:
+    """The port that the user asked for by the stock server's own variable; 0 for any free one."""
+    text = spec.environment_variables.get("SERVER_PORT", "0")
+    if text.isdigit():
+        return int(text)
+    message = f"environment_variables: SERVER_PORT={text!r} is no port number."
+    raise PreflightError([Finding("error", "port", message, "Give a number up to 65535, or leave it out.")])
+
+
+def _tell(name: str, log: str, told: int) -> int:
+    """Send the stages that are new in the log; returns how many have been sent."""
+    seen = stages(log)
+    for stage in seen[told:]:
+        state = {"start": "start", "ok": "ok"}.get(stage.state, "failed")
+        emit(Event(name, stage.name, state, stage.text))  # type: ignore[arg-type]
+    return len(seen)
