@@ -1,0 +1,249 @@
+"""The handle of a deployed service."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from gpu_infer.errors import UnsupportedError
+from gpu_infer.plans import html_table
+from gpu_infer.spec import seconds_of
+from gpu_infer.targets.base import Deployment, Target
+
+if TYPE_CHECKING:
+    from gpu_infer.client import AsyncScoringClient, ScoringClient
+
+__all__ = ["Service"]
+
+DEFAULT_WAIT = 600.0
+"""Seconds that ``wait()`` allows: a large model on a slow disk takes minutes."""
+
+
+@dataclass(eq=False)
+class Service:
+    """A deployed service.
+
+    Use it in a ``with`` block and it is deleted at the block's end, however that comes; or call ``delete()``.
+
+    Attributes:
+        name: of the service.
+        state: ``Starting``, ``Healthy``, ``Unhealthy``, ``Failed`` or ``Deleted``, as last seen.
+        scoring_uri: where requests go.
+        target: ``local``, later ``aks`` or ``online``.
+        price_per_hour: US dollars while it exists; 0 on the local target.
+        raw: what the target itself has on it.
+    """
+
+    name: str
+    state: str
+    scoring_uri: str
+    target: str
+    price_per_hour: float = 0.0
+    model: str = ""
+    kept: bool = False
+    expires: float | None = None
+    raw: Any = field(default=None, repr=False)
+    _target: Target | None = field(default=None, repr=False)
+    _redeploy: Callable[..., Deployment] | None = field(default=None, repr=False)
+    _timeout: float = field(default=60.0, repr=False)
+    _client: ScoringClient | None = field(default=None, repr=False)
+    _async_client: AsyncScoringClient | None = field(default=None, repr=False)
+
+    # --- scoring ------------------------------------------------------------------------------------------------------
+
+    @property
+    def client(self) -> ScoringClient:
+        """The typed client of this service, made once."""
+        if self._client is None:
+            from gpu_infer.client import ScoringClient
+
+            self._client = ScoringClient(self.scoring_uri, timeout=self._timeout)
+        return self._client
+
+    @property
+    def async_client(self) -> AsyncScoringClient:
+        """The asynchronous client of this service, made once; needs the extra ``async``."""
+        if self._async_client is None:
+            from gpu_infer.client import AsyncScoringClient
+
+            self._async_client = AsyncScoringClient(self.scoring_uri, timeout=self._timeout)
+        return self._async_client
+
+    def score(self, x: Any, *, timeout: float | None = None) -> Any:
+        """Score one item, or a list of items.
+
+        Args:
+            x: an image or file by path, ``bytes``, a Pillow image, an array of the model's item shape or one axis more,
+                nested lists of numbers; or a list of items.
+            timeout: seconds for all attempts together; the service's own where ``None``.
+
+        Returns:
+            the result for one item, without a batch axis; for a list or an array of items one result per item.
+
+        Raises:
+            ScoringError: see ``gpu_infer.errors``.
+        """
+        return self.client.score(x, timeout=timeout)
+
+    def score_many(self, items: Iterable[Any], **options: Any) -> Iterator[Any]:
+        """Score items one by one, several requests at a time; see ``ScoringClient.score_many`` for the options."""
+        return self.client.score_many(items, **options)
+
+    # --- looking ------------------------------------------------------------------------------------------------------
+
+    def wait(self, *, timeout: float = DEFAULT_WAIT) -> Self:
+        """Wait until the service is healthy.
+
+        Args:
+            timeout: seconds.
+
+        Raises:
+            DeploymentError: it failed, or was not healthy in time.
+        """
+        return self._take(self._on.wait(self.name, timeout=timeout))
+
+    def refresh(self) -> Self:
+        """Look again: state, address, expiry."""
+        return self._take(self._on.find(self.name))
+
+    def logs(self) -> str:
+        """What its processes or containers have written."""
+        return self._on.logs(self.name)
+
+    def stats(self) -> dict[str, Any]:
+        """The runtime's counters: requests by status, items, batch sizes, queue."""
+        return self.client.stats()
+
+    def describe(self) -> dict[str, Any]:
+        """What the model takes and gives: names, dtypes, shapes, hooks, settings."""
+        return self.client.describe()
+
+    def gpu_report(self) -> dict[str, Any]:
+        """The device that does the work, as the framework in the service sees it."""
+        return self.client.gpu_report()
+
+    # --- changing -----------------------------------------------------------------------------------------------------
+
+    def update(self, model: Any = None, **changes: Any) -> Self:
+        """Serve another model, or with other settings, under the same name and address.
+
+        Args:
+            model: as for ``deploy()``; the present one where ``None``.
+            changes: arguments of ``deploy()`` to change: ``output``, ``preprocess``, ``batching``, ``timeout``, ...
+
+        Raises:
+            DeploymentError: the new one does not start; the old one serves on.
+        """
+        if self._redeploy is None:
+            message = (
+                f"Service {self.name!r} was attached, and how it was deployed is not known here: use "
+                "deploy(overwrite=True)."
+            )
+            raise UnsupportedError(message)
+        return self._take(self._redeploy(model, **changes))
+
+    def scale(self, *, replicas: int | None = None, workers: int | None = None) -> Self:
+        """Change how many copies serve: containers, or worker processes in each."""
+        for what, count in (("replicas", replicas), ("workers", workers)):
+            if count is not None and count < 1:
+                message = f"{what} must be 1 or more, got {count}."
+                raise ValueError(message)
+        return self._take(self._on.scale(self.name, replicas=replicas, workers=workers))
+
+    def rotate_keys(self) -> None:
+        """Replace the keys of the service; a local one has none."""
+        self._on.rotate_keys(self.name)
+
+    def keep(self, ttl: float | str | timedelta | None = None) -> Self:
+        """Let the service outlive this process and the ``with`` block.
+
+        Args:
+            ttl: seconds, a ``timedelta`` or text as ``"8h"``, after which it is removed by itself; 8 hours where
+                ``None``.
+        """
+        return self._take(self._on.keep(self.name, ttl=None if ttl is None else seconds_of(ttl)))
+
+    def delete(self, *, cluster: bool = False) -> None:
+        """Remove the service; deleting what is gone already succeeds.
+
+        Args:
+            cluster: remove the cluster too, where this library has created it.
+        """
+        self._close_clients()
+        self._on.delete(self.name, cluster=cluster)
+        self.state = "Deleted"
+
+    def on_update(self, redeploy: Callable[..., Deployment]) -> None:
+        """Tell the handle how it was deployed, so that ``update()`` can do it again with changes."""
+        self._redeploy = redeploy
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self.kept:
+            self._close_clients()
+        else:
+            self.delete()
+
+    def _repr_html_(self) -> str:
+        rows = [
+            ("state", self.state),
+            ("target", self.target),
+            ("model", self.model),
+            ("scoring URI", self.scoring_uri),
+            ("price", f"${self.price_per_hour:.2f} per hour"),
+            ("kept", _until(self.expires) if self.kept else "until this process ends"),
+        ]
+        return html_table(self.name, rows)
+
+    # --- inside -------------------------------------------------------------------------------------------------------
+
+    @property
+    def _on(self) -> Target:
+        if self._target is None:
+            message = f"Service {self.name!r} is not bound to a target: get it from deploy() or attach()."
+            raise UnsupportedError(message)
+        return self._target
+
+    def _take(self, deployment: Deployment) -> Self:
+        if deployment.scoring_uri != self.scoring_uri:
+            self._close_clients()
+        self.state, self.scoring_uri = deployment.state, deployment.scoring_uri
+        self.price_per_hour, self.model = deployment.price_per_hour, deployment.model
+        self.kept, self.expires, self.raw = deployment.kept, deployment.expires, deployment.raw
+        return self
+
+    def _close_clients(self) -> None:
+        if self._client is not None:
+            self._client.close()
+        self._client = self._async_client = None
+
+
+def service_from(deployment: Deployment, target: Target, *, timeout: float = 60.0) -> Service:
+    """The handle of what a target has deployed."""
+    return Service(
+        name=deployment.name,
+        state=deployment.state,
+        scoring_uri=deployment.scoring_uri,
+        target=target.name,
+        price_per_hour=deployment.price_per_hour,
+        model=deployment.model,
+        kept=deployment.kept,
+        expires=deployment.expires,
+        raw=deployment.raw,
+        _target=target,
+        _timeout=timeout,
+    )
+
+
+def _until(expires: float | None) -> str:
+    if expires is None:
+        return "until deleted"
+    return time.strftime("until %Y-%m-%d %H:%M", time.localtime(expires))

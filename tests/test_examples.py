@@ -1,0 +1,80 @@
+"""The examples, the notebook and the README's own lines are run, so that they stay true."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+import gpu_infer
+
+REPOSITORY = Path(__file__).parents[1]
+EXAMPLES = REPOSITORY / "examples"
+
+
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_resnet50_jpeg(shared_models: Path, snowleopard: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = shared_models / "efficientnet_lite0_jpg_savedmodel"
+    load("resnet50_jpeg").main([str(snowleopard), "--model", str(model)])
+    printed = capsys.readouterr().out
+    assert re.search(r"class  289  0\.83\d", printed)
+    assert "two at once: [289, 289]" in printed
+
+
+def test_resnet50_itself_has_the_tutorials_signature(tmp_path: Path, snowleopard: Path) -> None:
+    """With random weights, since the real ones are a download: shapes and serving are what is checked."""
+    script = f"""
+import sys; sys.path.insert(0, {str(EXAMPLES)!r})
+from pathlib import Path
+import resnet50_jpeg
+resnet50_jpeg.export_resnet50(Path({str(tmp_path / "resnet50")!r}), weights=None)
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=200, capture_output=True)
+    with gpu_infer.deploy(tmp_path / "resnet50", output="probabilities") as service:
+        probabilities = service.score([snowleopard, snowleopard])
+    assert probabilities.shape == (2, 1000)
+    assert probabilities.sum(axis=1) == pytest.approx([1, 1], abs=1e-3)
+
+
+def test_mnist_trained_here() -> None:
+    command = [sys.executable, str(EXAMPLES / "mnist.py")]
+    printed = subprocess.run(command, check=True, timeout=250, capture_output=True, text=True).stdout
+    accuracies = [float(text) for text in re.findall(r"(?:accuracy|one by one): (0\.\d+)", printed)]
+    assert len(accuracies) == 2
+    assert min(accuracies) > 0.93, printed
+
+
+def test_mnist_with_the_tutorials_checkpoint(shared_models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    load("mnist").main(["--model", str(shared_models / "tf-dnn-mnist")])
+    printed = capsys.readouterr().out
+    assert "accuracy: 0.9625, one by one: 0.9625" in printed
+
+
+def test_quickstart_notebook() -> None:
+    notebook = nbformat.read(EXAMPLES / "quickstart.ipynb", as_version=4)
+    client = NotebookClient(notebook, timeout=200, resources={"metadata": {"path": str(EXAMPLES)}})
+    client.execute()
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    tables = [output["data"]["text/html"] for output in outputs if "text/html" in output.get("data", {})]
+    assert len(tables) == 2, "a plan and a service show themselves as tables"
+    text = "".join(output.get("text", "") for output in outputs)
+    accuracy = re.search(r"accuracy over 500 digits: (0\.\d+)", text)
+    assert accuracy is not None
+    assert float(accuracy[1]) > 0.9
+    assert "The number of values is right: reshape each item to [784]" in text or "so an item is float32 [784]" in text
+    assert not any(output.output_type == "error" for output in outputs)
