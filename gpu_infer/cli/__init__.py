@@ -1,0 +1,72 @@
+"""The command line: ``gpu-infer``. No logic of its own, only calls into the library.
+
+::
+
+    app        the commands and their options
+    options    the options that several commands share
+    screen     what goes to standard output, what to standard error; progress; hints
+    results    results of a model, as people read them
+    doctor     what is installed, what is missing, what fixes it
+    project    ``init``: a folder to start from
+    show       the tables of services, plans, counters and of the demo
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Sequence
+
+from gpu_infer.errors import GpuInferError
+
+__all__ = ["main"]
+
+INTERRUPTED = 130
+"""What a shell makes of a program that Ctrl-C ended."""
+
+_NEEDED = ("typer", "rich")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: of the command line, without the program's name; those of this process where ``None``.
+
+    Returns:
+        the exit code: 0; 1 for an error, told on standard error; 2 for a wrong command line; 130 after Ctrl-C.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    words, debug = _without_debug(words)
+    try:
+        from gpu_infer.cli.app import app
+    except ModuleNotFoundError as error:
+        if error.name not in _NEEDED:
+            raise
+        print("The command line needs typer and rich. Run: pip install 'gpu-infer[cli]'", file=sys.stderr)
+        return 1
+    try:
+        app(words, prog_name="gpu-infer")
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            print("\nInterrupted.", file=sys.stderr)
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except KeyboardInterrupt:
+        print("\nInterrupted.", file=sys.stderr)
+        return INTERRUPTED
+    except (GpuInferError, ValueError, OSError) as error:  # ours, a wrong argument, or the operating system's no
+        if debug:
+            traceback.print_exc()
+        else:
+            from gpu_infer.cli import screen
+
+            screen.complain(str(error) or type(error).__name__)
+        return 1
+    return 0
+
+
+def _without_debug(words: list[str]) -> tuple[list[str], bool]:
+    """Take ``--debug`` out, wherever it stands: people add it at the end of the line that failed."""
+    end = words.index("--") if "--" in words else len(words)
+    kept = [word for at, word in enumerate(words) if word != "--debug" or at > end]
+    return kept, len(kept) < len(words)
