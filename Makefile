@@ -12,7 +12,7 @@ EXTRAS := local,tensorflow,torch,onnx,cli,async
 # Servers take free ports, so files may run beside each other; the tests of one file share servers and stay together.
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
-.PHONY: help setup demo test test-all check check-hosts bench lock clean
+.PHONY: help setup demo test test-all check check-index bench lock clean
 
 help:
 	@echo 'make setup      .venv with the package, the frameworks (CPU is enough) and the tools'
@@ -44,16 +44,16 @@ test: $(INSTALLED)
 test-all: $(INSTALLED)
 	$(PYTEST) -m 'not live'
 
-check: $(INSTALLED) check-hosts
+check: $(INSTALLED) check-index
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/pyright --project .
 	$(BIN)/pyright --project tests
 
-# The index to install from is each user's own choice: no file may name one.
-check-hosts:
-	@found=$$(grep -nIE "index-url|find-links" constraints.txt environment.yml); \
-	if [ -n "$$found" ]; then echo "$$found"; echo 'These lines name a package registry; take the address out.' >&2; exit 1; fi
+# The index to install from is each user's own choice: no file that pip, conda or uv reads may name one.
+check-index:
+	@found=$$(grep -nIE '://|index-url|find-links' constraints.txt environment.yml gpu_infer/templates/*/conda.yml); \
+	if [ -n "$$found" ]; then echo "$$found"; echo 'These lines name a package index; take the address out.' >&2; exit 1; fi
 
 bench: $(INSTALLED)
 	@set -e; for script in $(sort $(wildcard bench/[!_]*.py)); do echo "== $$script"; $(BIN)/python "$$script"; done

@@ -1,7 +1,7 @@
 """The second tutorial on this machine: the 784-300-100-10 network, rows of numbers in, digits out.
 
-    python examples/mnist.py                      # trains the network on the digits in examples/data/mnist first
-    python examples/mnist.py --model MODEL_DIR    # the tutorial's TF1 checkpoint, or any model of 784 numbers
+python examples/mnist.py                      # trains the network on the digits in examples/data/mnist first
+python examples/mnist.py --model MODEL_DIR    # the tutorial's TF1 checkpoint, or any model of 784 numbers
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def train(folder: Path) -> Path:
     )
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     network.compile("adam", loss)
-    network.fit(images, labels, batch_size=50, epochs=3, verbose=0)
+    network.fit(images, labels, batch_size=50, epochs=3, verbose=0)  # pyright: ignore[reportArgumentType]
     network.save(folder / "tf-dnn-mnist.keras")
     return folder / "tf-dnn-mnist.keras"
 

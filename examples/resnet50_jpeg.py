@@ -1,6 +1,6 @@
 """The first tutorial on this machine: a SavedModel that takes JPEG files, deployed and scored in a few lines.
 
-    python examples/resnet50_jpeg.py PHOTO.jpg                    # exports ResNet-50 from Keras first (needs the internet)
+    python examples/resnet50_jpeg.py PHOTO.jpg                    # exports ResNet-50 from Keras first: a download
     python examples/resnet50_jpeg.py PHOTO.jpg --model MODEL_DIR  # any SavedModel with a JPEG string input
 
 The same call with a workspace as second argument will take the same bundle to AKS.
@@ -11,16 +11,17 @@ from __future__ import annotations
 import argparse
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import gpu_infer
 
 
 def export_resnet50(folder: Path, *, weights: str | None = "imagenet") -> Path:
-    """Save ResNet-50 with the tutorial's signature: JPEG strings ``[N]`` in, probabilities float32 ``[N, 1000]`` out."""
+    """Save ResNet-50 with the tutorial's signature: JPEG strings ``[N]`` in, float32 ``[N, 1000]`` out."""
     import keras
     import tensorflow as tf
 
-    network = keras.applications.ResNet50(weights=weights)
+    network = keras.applications.ResNet50(weights=weights)  # pyright: ignore[reportArgumentType]
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
     def serve(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -30,8 +31,8 @@ def export_resnet50(folder: Path, *, weights: str | None = "imagenet") -> Path:
         images = tf.map_fn(decode, image_bytes, fn_output_signature=tf.TensorSpec((224, 224, 3), tf.float32))
         return {"probabilities": network(keras.applications.resnet50.preprocess_input(images), training=False)}
 
-    module = tf.Module()
-    module.network, module.serve = network, serve
+    module: Any = tf.Module()
+    module.network, module.serve = network, serve  # what it holds is saved
     tf.saved_model.save(module, str(folder), signatures={"serving_default": serve})
     return folder
 

@@ -146,7 +146,7 @@ def deploy(  # pyright: ignore[reportInconsistentOverload] - the first overload 
         emit(Event(made.spec.name, finding.code, "warning", str(finding)))
     on = _target_of(made.spec.target)
     deployment = _start(on, made, unnamed=name is None)
-    service = service_from(deployment, on, timeout=made.spec.timeout)
+    service = service_from(deployment, on)
     service.on_update(functools.partial(_redeploy, on, service.name, arguments))
     if wait:
         try:

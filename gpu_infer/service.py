@@ -213,8 +213,9 @@ class Service:
         return self._target
 
     def _take(self, deployment: Deployment) -> Self:
-        if deployment.scoring_uri != self.scoring_uri:
+        if (deployment.scoring_uri, deployment.timeout) != (self.scoring_uri, self._timeout):
             self._close_clients()
+        self._timeout = deployment.timeout
         self.state, self.scoring_uri = deployment.state, deployment.scoring_uri
         self.price_per_hour, self.model = deployment.price_per_hour, deployment.model
         self.kept, self.expires, self.raw = deployment.kept, deployment.expires, deployment.raw
@@ -226,7 +227,7 @@ class Service:
         self._client = self._async_client = None
 
 
-def service_from(deployment: Deployment, target: Target, *, timeout: float = 60.0) -> Service:
+def service_from(deployment: Deployment, target: Target) -> Service:
     """The handle of what a target has deployed."""
     return Service(
         name=deployment.name,
@@ -239,7 +240,7 @@ def service_from(deployment: Deployment, target: Target, *, timeout: float = 60.
         expires=deployment.expires,
         raw=deployment.raw,
         _target=target,
-        _timeout=timeout,
+        _timeout=deployment.timeout,
     )
 
 

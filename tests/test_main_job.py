@@ -53,7 +53,9 @@ def test_a_list_of_photographs_gives_a_row_each(lite0: gpu_infer.Service, snowle
     assert lite0.score([snowleopard]).shape == (1, 1000)
 
 
-@pytest.mark.parametrize("content_type", ["image/jpeg", "application/octet-stream", "application/x-www-form-urlencoded"])
+@pytest.mark.parametrize(
+    "content_type", ["image/jpeg", "application/octet-stream", "application/x-www-form-urlencoded"]
+)
 def test_a_plain_post_of_the_file(lite0: gpu_infer.Service, snowleopard: Path, content_type: str) -> None:
     body, headers = post(lite0.scoring_uri, snowleopard.read_bytes(), Content_Type=content_type)
     assert_snow_leopard(np.array(json.loads(body)))
@@ -87,7 +89,10 @@ def test_a_photograph_that_is_cut_short_is_the_callers_mistake(lite0: gpu_infer.
     assert caught.value.item == 1
     with pytest.raises(gpu_infer.errors.BadInputError, match="The model refused the input"):
         lite0.score(b"this is not an image")
-    with pytest.raises(gpu_infer.errors.BadInputError, match=r"such as the bytes of an encoded image; got an array, float64 \[224, 224, 3\]"):
+    with pytest.raises(
+        gpu_infer.errors.BadInputError,
+        match=r"such as the bytes of an encoded image; got an array, float64 \[224, 224, 3\]",
+    ):
         lite0.score(np.zeros((224, 224, 3)), timeout=10)
 
 

@@ -130,8 +130,10 @@ def test_types_are_complete(tmp_path: Path) -> None:
     pyright = Path(sys.executable).with_name("pyright")
     if not pyright.exists():
         pytest.skip("pyright is not installed beside this interpreter")
-    command = [str(pyright), "--verifytypes", "gpu_infer", "--ignoreexternal"]
+    # pyright does not follow an editable install.
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
+    command = [str(pyright), "--verifytypes", "gpu_infer", "--ignoreexternal", "--pythonpath", sys.executable]
     report = subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=250, env={**os.environ}, cwd=tmp_path
+        command, capture_output=True, text=True, check=False, timeout=250, env=environment, cwd=tmp_path
     ).stdout
     assert "Type completeness score: 100%" in report, report[-3000:]

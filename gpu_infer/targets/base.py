@@ -26,6 +26,7 @@ class Deployment:
         created: seconds since the epoch.
         expires: when it is removed by itself, ``None`` for never.
         kept: whether it outlives the process that started it.
+        timeout: seconds that one request may take there.
         raw: what the target itself has on it.
     """
 
@@ -37,6 +38,7 @@ class Deployment:
     created: float = 0.0
     expires: float | None = None
     kept: bool = False
+    timeout: float = 60.0
     raw: Any = field(default=None, repr=False)
 
 

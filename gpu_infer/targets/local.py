@@ -67,6 +67,7 @@ class LocalTarget:
             "model": str(spec.model),
             "kept": spec.keep,
             "workers": spec.scale.workers,
+            "timeout": spec.timeout,
             "pid": 0,
             "started": 0,
             "parent": [os.getpid(), process.start_time(os.getpid())],
@@ -151,7 +152,12 @@ class LocalTarget:
         """Serve something else at the same address; the old server comes back where the new one does not start."""
         entry = self._entry(name)
         old, new = Path(entry.details["folder"]), self._build(replace(spec, name=name), template)
-        changed = {"folder": str(new), "model": str(spec.model), "workers": spec.scale.workers}
+        changed = {
+            "folder": str(new),
+            "model": str(spec.model),
+            "workers": spec.scale.workers,
+            "timeout": spec.timeout,
+        }
         return self._restart(entry, changed, discard_new=new, discard_old=old)
 
     def scale(self, name: str, *, replicas: int | None, workers: int | None) -> Deployment:
@@ -316,6 +322,7 @@ class LocalTarget:
             created=entry.created,
             expires=entry.expires,
             kept=entry.details["kept"],
+            timeout=entry.details["timeout"],
             raw=entry,
         )
 

@@ -88,7 +88,12 @@ def spawn(folder: Path, bound: socket.socket, environment: Mapping[str, str]) ->
 
 
 def server_environment(bundle: Path, model_dir: Path, environment: Mapping[str, str]) -> dict[str, str]:
-    """The server's environment: this process's own, what Azure ML sets in a container, and the bundle's variables."""
+    """The server's environment: this process's own, what Azure ML sets in a container, and the bundle's variables.
+
+    Temporary files go beside the bundle, and with it: frameworks leave some when they are killed.
+    """
+    temporary = bundle.parent / "tmp"
+    temporary.mkdir(exist_ok=True)
     arguments = environment.get("GUNICORN_CMD_ARGS", "")
     if _gunicorn_has_control_socket():
         # One path per user: several services would fight for it, and nobody here needs it.
@@ -96,6 +101,7 @@ def server_environment(bundle: Path, model_dir: Path, environment: Mapping[str, 
     return {
         **os.environ,
         "PYTHONUNBUFFERED": "1",
+        "TMPDIR": str(temporary),
         "GPU_INFER_ALLOW_CPU": "1",
         "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2"),
         **environment,

@@ -14,6 +14,7 @@ import textwrap
 import threading
 import time
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -180,12 +181,13 @@ def test_a_normal_exit_takes_it_along(tiny_model: Path, state: Path) -> None:
 
 def test_a_kept_service_outlives_its_process_and_another_one_uses_it(tiny_model: Path, state: Path) -> None:
     with child(
-        state, "import sys, gpu_infer; gpu_infer.deploy(sys.argv[1], name='kept').keep('1h')", str(tiny_model)
+        state, "import sys, gpu_infer; gpu_infer.deploy(sys.argv[1], name='kept', timeout='5m').keep('1h')", str(tiny_model)
     ) as parent:
         parent.wait(60)
     assert parent.returncode == 0
     service = gpu_infer.attach("kept")
     assert service.state == "Healthy"
+    assert service.client.timeout == 300
     assert service.kept
     assert service.expires is not None
     assert service.expires == pytest.approx(time.time() + 3600, abs=120)
@@ -315,7 +317,8 @@ def test_a_service_shows_itself_in_a_notebook(tiny_model: Path) -> None:
 def test_it_listens_on_loopback_alone(tiny_model: Path) -> None:
     with gpu_infer.deploy(tiny_model) as service:
         port = urlsplit(service.scoring_uri).port
-        bound = {connection.laddr.ip for connection in psutil.net_connections("tcp") if connection.laddr.port == port}
+        connections: list[Any] = psutil.net_connections("tcp")
+        bound = {one.laddr.ip for one in connections if one.laddr and one.laddr.port == port}
         assert bound == {"127.0.0.1"}
 
 
