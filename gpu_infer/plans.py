@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import html
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gpu_infer.errors import Finding
+from gpu_infer.notebook import html_table
 from gpu_infer.spec import ServiceSpec
 
-__all__ = ["Plan", "html_table"]
+__all__ = ["Plan"]
 
 HOURS_PER_MONTH = 730
 
@@ -83,15 +82,6 @@ class Plan:
     def _repr_html_(self) -> str:
         pairs = [*self.rows(), *((finding.level.upper(), str(finding)) for finding in self.findings)]
         return html_table("Plan", pairs)
-
-
-def html_table(caption: str, rows: Sequence[tuple[str, str]]) -> str:
-    """Pairs as the small table that a notebook shows."""
-    left = "style='text-align:left'"
-    cells = "".join(
-        f"<tr><th {left}>{html.escape(key)}</th><td {left}>{html.escape(value)}</td></tr>" for key, value in rows
-    )
-    return f"<table><caption><b>{html.escape(caption)}</b></caption>{cells}</table>"
 
 
 def _life(spec: ServiceSpec) -> str:

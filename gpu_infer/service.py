@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from gpu_infer.errors import UnsupportedError
-from gpu_infer.plans import html_table
+from gpu_infer.notebook import html_table
 from gpu_infer.spec import seconds_of
 from gpu_infer.targets.base import Deployment, Target
 

@@ -87,7 +87,7 @@ def test_a_photograph_that_is_cut_short_is_the_callers_mistake(lite0: gpu_infer.
     with pytest.raises(gpu_infer.errors.BadInputError, match="The model refused the input") as caught:
         lite0.score([picture, picture[: len(picture) // 2]])
     assert caught.value.item == 1
-    with pytest.raises(gpu_infer.errors.BadInputError, match="The model refused the input"):
+    with pytest.raises(gpu_infer.errors.BadInputError, match="The model refused the input: Unknown image file format"):
         lite0.score(b"this is not an image")
     with pytest.raises(
         gpu_infer.errors.BadInputError,

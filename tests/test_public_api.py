@@ -25,7 +25,7 @@ FLOORS = [
     {"targets"},
     {"bundle", "preflight", "diagnose", "ledger", "plans"},
     {"client"},
-    {"catalog", "spec", "sources", "progress"},
+    {"catalog", "spec", "sources", "progress", "notebook"},
     {"errors", "_version"},
 ]
 

@@ -40,6 +40,10 @@ class BlockResult:
     queue_ms: float
 
 
+def _new_future() -> Future[BlockResult]:
+    return Future()
+
+
 @dataclass
 class _Job:
     """Some items of one request, at most a batch of them, waiting for the device."""
@@ -47,7 +51,7 @@ class _Job:
     rows: np.ndarray
     deadline: float
     queued: float
-    future: Future[BlockResult] = field(default_factory=Future)
+    future: Future[BlockResult] = field(default_factory=_new_future)
     abandoned: bool = False
 
     @property

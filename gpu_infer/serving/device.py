@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import glob
 import os
 import shutil
 import subprocess
@@ -11,6 +10,7 @@ import sys
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from .adapters.base import Adapter, DeviceInfo
@@ -48,7 +48,7 @@ class _Sight:
     device: Optional[DeviceInfo]
     looked_at: Tuple[str, ...]
     fix: str = ""
-    details: Mapping[str, Any] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 def require_gpu(framework: str, *, allow_cpu: bool) -> DeviceInfo:
@@ -91,8 +91,8 @@ def no_gpu_message(framework: str, looked_at: Sequence[str], fix: str) -> str:
         reasons.append(f"CUDA_VISIBLE_DEVICES={hidden!r} hides every GPU: remove it.")
     if not nodes:
         reasons.append(
-            "No NVIDIA device is mounted: the pod did not ask for nvidia.com/gpu (gpus_per_replica=1, gpu_cores=1), the "
-            "node is no GPU size or lacks the NVIDIA device plugin, or the container was started without --gpus."
+            "No NVIDIA device is mounted: the pod did not ask for nvidia.com/gpu (gpus_per_replica=1, gpu_cores=1), "
+            "the node has no GPU or lacks the NVIDIA device plugin, or the container was started without --gpus."
         )
     if fix:
         reasons.append(fix)
@@ -111,7 +111,7 @@ def no_gpu_message(framework: str, looked_at: Sequence[str], fix: str) -> str:
 
 def _device_nodes() -> List[str]:
     """NVIDIA's devices, or the one through which WSL 2 shows them."""
-    return sorted(glob.glob("/dev/nvidia[0-9]*")) + [node for node in ("/dev/dxg",) if os.path.exists(node)]
+    return sorted(str(node) for node in [*Path("/dev").glob("nvidia[0-9]*"), *Path("/dev").glob("dxg")])
 
 
 def _see_tensorflow() -> _Sight:

@@ -35,9 +35,9 @@ class AmbiguousModelError(ModelNotFoundError):
 class _Search:
     """What a walk has seen so far."""
 
-    models: List[FoundModel] = field(default_factory=list)
-    flaws: List[Flaw] = field(default_factory=list)
-    folders: Set[Tuple[int, int]] = field(default_factory=set)
+    models: List[FoundModel] = field(default_factory=list[FoundModel])
+    flaws: List[Flaw] = field(default_factory=list[Flaw])
+    folders: Set[Tuple[int, int]] = field(default_factory=set[Tuple[int, int]])
     entries: int = 0
 
     def add(self, sightings: Sequence[Sighting]) -> None:
@@ -59,7 +59,7 @@ def find_model(root: Union[str, Path], *, hint: Optional[str] = None) -> FoundMo
         ModelNotFoundError: none, only half of one, or none that the hint names.
         AmbiguousModelError: several.
     """
-    root = Path(os.path.abspath(root))
+    root = Path.cwd() / root
     search, only = _look(root)
     models = _without_twins(search.models)
     if only is not None:
@@ -106,8 +106,8 @@ def _walk(root: Path, search: _Search) -> None:
         files, folders = _names(folder, search)
         if search.entries > MAX_ENTRIES:
             raise ModelNotFoundError(
-                f"{root} holds more than {MAX_ENTRIES:,} files and folders, too many to look through. Name the model's own "
-                f"file or folder.\n{tree(root)}"
+                f"{root} holds more than {MAX_ENTRIES:,} files and folders, too many to look through. Name the "
+                f"model's own file or folder.\n{tree(root)}"
             )
         together = look_at_folder(folder, files, folders)
         search.add(together.seen)
@@ -173,7 +173,8 @@ def _pick(root: Path, models: Sequence[FoundModel], flaws: Sequence[Flaw], hint:
         raise ModelNotFoundError(_not_found(root, mine))
     listing = "\n".join(f"  {_relative(root, one.path)}" for one in models) or "  none"
     raise ModelNotFoundError(
-        f"GPU_INFER_MODEL_PATH is {hint!r}, and no model below {root} has that path. Models there:\n{listing}\n{tree(root)}"
+        f"GPU_INFER_MODEL_PATH is {hint!r}, and no model below {root} has that path. Models there:\n{listing}\n"
+        f"{tree(root)}"
     )
 
 
@@ -226,9 +227,9 @@ def _grow(folder: Path, indent: str, lines: List[str], limit: int, above: Set[st
         if count == TREE_LINES_PER_FOLDER:
             lines.append(f"{indent}... and {len(children) - count:,} more")
             return
-        target = f" -> {os.readlink(child)}" if child.is_symlink() else ""
+        target = f" -> {child.readlink()}" if child.is_symlink() else ""
         real = os.path.realpath(child)
-        if not os.path.isdir(child):
+        if not child.is_dir():
             lines.append(f"{indent}{child.name}{target}{_size(child)}")
         else:
             lines.append(f"{indent}{child.name}/{target}")
@@ -238,6 +239,6 @@ def _grow(folder: Path, indent: str, lines: List[str], limit: int, above: Set[st
 
 def _size(path: Path) -> str:
     try:
-        return f"  {os.stat(path).st_size:,} bytes"
+        return f"  {path.stat().st_size:,} bytes"
     except OSError:
         return "  (cannot be read)"

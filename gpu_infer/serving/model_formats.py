@@ -19,12 +19,12 @@ FRAMEWORKS = {
 }
 
 KNOWN_FORMATS = """\
-  TensorFlow SavedModel   a folder with saved_model.pb and variables/     tf.saved_model.save(), model.export()
-  TensorFlow 1 checkpoint X.meta, X.index, X.data-00000-of-00001           tf.train.Saver().save()
-  Keras 3                 X.keras                                         model.save("X.keras")
-  TorchScript             X.pt                                            torch.jit.script() or .trace(), then .save()
-  torch.export            X.pt2                                           torch.export.save()
-  ONNX                    X.onnx                                          torch.onnx.export(), tf2onnx, ..."""
+  TensorFlow SavedModel     a folder with saved_model.pb and variables/   tf.saved_model.save(), model.export()
+  TensorFlow 1 checkpoint   X.meta, X.index, X.data-00000-of-00001        tf.train.Saver().save()
+  Keras 3                   X.keras                                       model.save("X.keras")
+  TorchScript               X.pt                                          torch.jit.script() or .trace(), then .save()
+  torch.export              X.pt2                                         torch.export.save()
+  ONNX                      X.onnx                                        torch.onnx.export(), tf2onnx, ..."""
 
 SAVED_MODEL_FILES = ("saved_model.pb", "saved_model.pbtxt", "saved_model.cpb")
 
@@ -38,8 +38,30 @@ _SHARD = re.compile(r"^(?P<prefix>.+)\.data-\d{5}-of-(?P<count>\d{5})$")
 _GIT_LFS = b"version https://git-lfs"
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _TORCH_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-_PICKLE_SUFFIXES = {".pt", ".pth", ".bin", ".pkl", ".pickle", ".joblib", ".ckpt"}
 _MODEL_SUFFIXES = {".onnx", ".keras", ".pt", ".pth", ".ts", ".pt2", ".pb"}
+
+_NOT_OPENED = "no TorchScript or torch.export archive, but a pickle or unknown bytes, so it is never opened. "
+_OLD_KERAS = (
+    "a Keras model in the old HDF5 format. Load it once with tf.keras.models.load_model() and save it with "
+    'model.save("model.keras"), or as a SavedModel with model.export("folder").'
+)
+_FLAWS_BY_SUFFIX = {
+    ".safetensors": f"weights without a network (safetensors). {TORCH_EXPORT_ADVICE}",
+    ".tflite": "a TensorFlow Lite model, made for phones: serve the SavedModel that it was converted from.",
+    **dict.fromkeys(
+        (".engine", ".plan", ".trt"),
+        "a TensorRT engine, built for one GPU and one version: serve the ONNX file that it was built from.",
+    ),
+    ".pb": "a frozen TensorFlow graph (GraphDef), which does not say what goes in and out. Write it as a SavedModel: "
+    "tf.compat.v1.saved_model.simple_save(session, folder, inputs={...}, outputs={...}).",
+    **dict.fromkeys((".pt", ".pth"), _NOT_OPENED + TORCH_EXPORT_ADVICE),
+    **dict.fromkeys((".pkl", ".pickle", ".joblib"), _NOT_OPENED + "Convert it to ONNX (skl2onnx, hummingbird)."),
+    **dict.fromkeys(
+        (".keras", ".ts", ".pt2"), "no archive, as its name says: damaged or another format. Save the model again."
+    ),
+    ".weights.h5": 'Keras weights without a network: save the whole model, model.save("model.keras").',
+    **dict.fromkeys((".h5", ".hdf5"), _OLD_KERAS),
+}
 
 # Wire type of each field of ONNX's ModelProto; a file that has others is another kind of protobuf.
 _ONNX_FIELDS = {1: 0, 2: 2, 3: 2, 4: 2, 5: 0, 6: 2, 7: 2, 8: 2, 14: 2, 20: 2, 25: 2, 26: 2}
@@ -110,7 +132,8 @@ def look_at_folder(folder: Path, files: Sequence[str], folders: Sequence[str]) -
 
     Args:
         folder: where they lie.
-        files, folders: names in it.
+        files: names of the files in it.
+        folders: names of the folders in it.
     """
     for name in SAVED_MODEL_FILES:
         if name in files:
@@ -145,17 +168,11 @@ def _look_for_checkpoints(folder: Path, files: Sequence[str]) -> FolderSighting:
     prefixes = {name[: -len(".index")] for name in files if name.endswith(".index")}
     metas = {name[: -len(".meta")] for name in files if name.endswith(".meta")}
     shards = {match["prefix"] for match in map(_SHARD.match, files) if match}
-    seen: List[Sighting] = []
-    for prefix in sorted(prefixes | shards):
-        seen.append(_checkpoint(folder, prefix, files, has_meta=prefix in metas, has_index=prefix in prefixes))
-    for prefix in sorted(metas - prefixes - shards):
-        seen.append(
-            Flaw(
-                folder / f"{prefix}.meta",
-                "a TensorFlow 1 graph without its weights: X.index and X.data-* must lie beside X.meta. (Checkpoints "
-                "older than TensorFlow 0.12 are one file without .index: restore one and save it again.)",
-            )
-        )
+    seen = [
+        _checkpoint(folder, prefix, files, has_meta=prefix in metas, has_index=prefix in prefixes)
+        for prefix in sorted(prefixes | shards)
+    ]
+    seen += [_bare_graph(folder / f"{prefix}.meta") for prefix in sorted(metas - prefixes - shards)]
     latest = _latest(folder, files)
     models = [one for one in seen if isinstance(one, FoundModel)]
     if len(models) > 1 and any(one.path.name == latest for one in models):
@@ -183,6 +200,14 @@ def _checkpoint(folder: Path, prefix: str, files: Sequence[str], *, has_meta: bo
     return model("tf1_checkpoint", folder / prefix)
 
 
+def _bare_graph(path: Path) -> Sighting:
+    return Flaw(
+        path,
+        "a TensorFlow 1 graph without its weights: X.index and X.data-* must lie beside X.meta. (Checkpoints older "
+        "than TensorFlow 0.12 are one file without .index: restore one and save it again.)",
+    )
+
+
 def _missing_shards(prefix: str, names: Sequence[str]) -> List[str]:
     """The data files that a checkpoint lacks."""
     counts = {int(m["count"]) for m in map(_SHARD.match, names) if m and m["prefix"] == prefix}
@@ -202,48 +227,62 @@ def _latest(folder: Path, files: Sequence[str]) -> Optional[str]:
 def look_at_file(path: Path) -> Optional[Sighting]:
     """Recognise the formats that are one file; ``None`` for a file that is no model."""
     head = _head(path)
-    suffix = path.suffix.lower()
-    if head is None or (not head and suffix in _MODEL_SUFFIXES) or head.startswith(_GIT_LFS):
-        return _unreadable(path, head) if head is None or suffix in _MODEL_SUFFIXES else None
-    if head.startswith(b"PK\x03\x04"):
-        return _look_at_zip(path)
-    if head.startswith(_HDF5):
-        return _hdf5_flaw(path)
-    if head[:1] == b"\x08" or suffix == ".onnx":
-        if _is_onnx(path):
-            return model("onnx", path)
-        if suffix == ".onnx":
-            return Flaw(path, "named .onnx, but no complete ONNX model: damaged or cut off. Copy or export it again.")
-    if head.startswith(_TORCH_LEGACY) or (head[:1] == b"\x80" and suffix in {".pt", ".pth", ".bin", ".ckpt"}):
-        return _pickle_flaw(path)
-    return _flaw_by_name(path, head)
+    if head is None:
+        return _unreadable(path, head)
+    looks = (
+        look(path, head) for look in (_look_for_emptiness, _look_at_zip, _look_at_onnx, _look_at_pickle, _look_by_name)
+    )
+    return next((sighting for sighting in looks if sighting is not None), None)
 
 
-def _look_at_zip(path: Path) -> Optional[Sighting]:
+def _look_for_emptiness(path: Path, head: bytes) -> Optional[Sighting]:
+    if path.suffix.lower() in _MODEL_SUFFIXES and (not head or head.startswith(_GIT_LFS)):
+        return _unreadable(path, head)
+    return None
+
+
+def _look_at_zip(path: Path, head: bytes) -> Optional[Sighting]:
+    if not head.startswith(b"PK\x03\x04"):
+        return None
     suffix = path.suffix.lower()
     try:
         with zipfile.ZipFile(path) as archive:
             names = set(archive.namelist())
     except (zipfile.BadZipFile, OSError, ValueError):
-        if suffix in _MODEL_SUFFIXES:
-            return Flaw(path, "an archive that is damaged or cut off. Copy or save it again.")
-        return None
-    if {"config.json", "metadata.json"} <= names and any(name.endswith(".weights.h5") for name in names):
-        if suffix == ".keras":
-            return model("keras", path)
-        return Flaw(path, f"a Keras model under another name, which Keras refuses: rename it to {path.stem}.keras.")
+        broken = "an archive that is damaged or cut off. Copy or save it again."
+        return Flaw(path, broken) if suffix in _MODEL_SUFFIXES else None
     inner = {name.partition("/")[2] for name in names}
-    if "constants.pkl" in inner and any(name.startswith("code/") for name in inner):
-        return model("torchscript", path)
-    if any(re.match(r"models/[^/]+\.json$", name) for name in inner) or "serialized_exported_program.json" in names:
-        return model("torch_export", path)
-    if any(name.startswith("data/aotinductor/") for name in inner):
-        return Flaw(path, f"an AOTInductor package, built for one machine. {TORCH_EXPORT_ADVICE}")
-    if "data.pkl" in inner:
-        return _pickle_flaw(path)
-    if suffix in _MODEL_SUFFIXES - {".pb", ".onnx"}:
-        return Flaw(path, f"an archive, but no model of the format that {suffix} stands for. Save the model again.")
+    sighting: Optional[Sighting] = None
+    if {"config.json", "metadata.json"} <= names and any(name.endswith(".weights.h5") for name in names):
+        sighting = model("keras", path)
+        if suffix != ".keras":
+            text = f"a Keras model under another name, which Keras refuses: rename it to {path.stem}.keras."
+            sighting = Flaw(path, text)
+    elif "constants.pkl" in inner and any(name.startswith("code/") for name in inner):
+        sighting = model("torchscript", path)
+    elif any(re.match(r"models/[^/]+\.json$", name) for name in inner) or "serialized_exported_program.json" in names:
+        sighting = model("torch_export", path)
+    elif any(name.startswith("data/aotinductor/") for name in inner):
+        sighting = Flaw(path, f"an AOTInductor package, built for one machine. {TORCH_EXPORT_ADVICE}")
+    elif "data.pkl" in inner:
+        sighting = _pickle_flaw(path)
+    elif suffix in _MODEL_SUFFIXES - {".pb", ".onnx"}:
+        text = f"an archive, but no model of the format that {suffix} stands for. Save the model again."
+        sighting = Flaw(path, text)
+    return sighting
+
+
+def _look_at_onnx(path: Path, head: bytes) -> Optional[Sighting]:
+    if head[:1] == b"\x08" and _is_onnx(path):
+        return model("onnx", path)
+    if path.suffix.lower() == ".onnx":
+        return Flaw(path, "named .onnx, but no complete ONNX model: damaged or cut off. Copy or export it again.")
     return None
+
+
+def _look_at_pickle(path: Path, head: bytes) -> Optional[Sighting]:
+    is_torch = path.suffix.lower() in {".pt", ".pth", ".bin", ".ckpt"}
+    return _pickle_flaw(path) if head.startswith(_TORCH_LEGACY) or (head[:1] == b"\x80" and is_torch) else None
 
 
 def _pickle_flaw(path: Path) -> Flaw:
@@ -254,44 +293,17 @@ def _pickle_flaw(path: Path) -> Flaw:
     )
 
 
-def _hdf5_flaw(path: Path) -> Optional[Flaw]:
-    if path.name.lower().endswith(".weights.h5"):
-        return Flaw(path, 'Keras weights without a network: save the whole model, model.save("model.keras").')
-    if path.suffix.lower() in {".h5", ".hdf5", ".keras"}:
-        return Flaw(
-            path,
-            "a Keras model in the old HDF5 format. Load it once with tf.keras.models.load_model() and save it with "
-            'model.save("model.keras"), or as a SavedModel with model.export("folder").',
-        )
-    return None
-
-
-def _flaw_by_name(path: Path, head: bytes) -> Optional[Flaw]:
+def _look_by_name(path: Path, head: bytes) -> Optional[Sighting]:
     """Files that are models elsewhere."""
     suffix = path.suffix.lower()
-    if suffix == ".safetensors":
-        return Flaw(path, f"weights without a network (safetensors). {TORCH_EXPORT_ADVICE}")
-    if suffix == ".tflite" or head[4:8] == b"TFL3":
-        return Flaw(path, "a TensorFlow Lite model, made for phones: serve the SavedModel that it was converted from.")
-    if suffix in {".engine", ".plan", ".trt"}:
-        return Flaw(
-            path, "a TensorRT engine, built for one GPU and one version: serve the ONNX file it was built from."
-        )
-    if suffix == ".pb" and head[:1] == b"\x0a":
-        return Flaw(
-            path,
-            "a frozen TensorFlow graph (GraphDef), which does not say what goes in and out. Write it as a SavedModel: "
-            "tf.compat.v1.saved_model.simple_save(session, folder, inputs={...}, outputs={...}).",
-        )
-    if suffix in _PICKLE_SUFFIXES - {".bin", ".ckpt"}:
-        return Flaw(
-            path,
-            "no TorchScript or torch.export archive, but a pickle or unknown bytes, so it is never opened. "
-            + (TORCH_EXPORT_ADVICE if suffix in {".pt", ".pth"} else "Convert it to ONNX (skl2onnx, hummingbird)."),
-        )
-    if suffix in {".keras", ".ts", ".pt2"}:
-        return Flaw(path, f"no archive, as a {suffix} file is: damaged or another format. Save the model again.")
-    return None
+    if suffix == ".pb" and head[:1] != b"\x0a":  # a protobuf of another kind
+        return None
+    if path.name.lower().endswith(".weights.h5"):
+        suffix = ".weights.h5"
+    elif suffix == ".keras" and head.startswith(_HDF5):
+        suffix = ".h5"
+    message = _FLAWS_BY_SUFFIX.get(suffix)
+    return None if message is None else Flaw(path, message)
 
 
 def _unreadable(path: Path, head: Optional[bytes]) -> Flaw:

@@ -5,18 +5,24 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpu_infer.serving.batching import Batcher, batch_sizes
+from gpu_infer.serving.batching import Batcher, BlockResult, batch_sizes
 from gpu_infer.serving.failures import BadInput, DeadlineExceeded, ModelFailure, Overloaded
 
 
 def in_a_minute() -> float:
     return time.monotonic() + 60
+
+
+def values_of(result: BlockResult) -> list[Any]:
+    """The doubled value of each item, ``None`` where it failed."""
+    return [None if row is None else row["doubled"] for row in result.outputs]
 
 
 class Gate:
@@ -50,7 +56,7 @@ def make(model: Gate, **options: object) -> Batcher:
 def test_results_keep_their_order_across_batches() -> None:
     batcher = make(Gate())
     result = batcher.run(np.arange(100.0, 150.0), deadline=in_a_minute())
-    assert [row["doubled"] for row in result.outputs if row] == [2.0 * i for i in range(100, 150)]
+    assert values_of(result) == [2.0 * i for i in range(100, 150)]
     assert result.batch == 8
     batcher.close()
 
@@ -72,7 +78,7 @@ def test_what_waits_while_the_device_is_busy_forms_one_batch() -> None:
             time.sleep(0.001)
         model.let_go.set()
         assert first.result(10).batch == 1
-        assert [future.result(10).outputs[0]["doubled"] for future in rest] == [2, 4, 6, 8, 10]
+        assert [values_of(future.result(10)) for future in rest] == [[2], [4], [6], [8], [10]]
         assert {future.result(10).batch for future in rest} == {5}
     assert model.seen == [1, 5]
     assert batcher.stats()["batch_sizes"] == {"1": 1, "5": 1}
@@ -97,7 +103,7 @@ def test_shapes_never_share_a_batch() -> None:
         futures = [pool.submit(batcher.run, np.ones((1, width)), deadline=in_a_minute()) for width in (2, 3, 2)]
         assert model.entered.wait(10)
         model.let_go.set()
-        shapes = [future.result(10).outputs[0]["doubled"].shape for future in futures]
+        shapes = [values_of(future.result(10))[0].shape for future in futures]
     assert shapes == [(2,), (3,), (2,)]
     batcher.close()
 
@@ -109,7 +115,7 @@ def test_only_the_bad_item_fails(bad: float, kind: type) -> None:
     result = batcher.run(rows, deadline=in_a_minute())
     assert list(result.failures) == [2]
     assert isinstance(result.failures[2], kind)
-    assert [row["doubled"] if row else None for row in result.outputs] == [2, 4, None, 8, 10]
+    assert values_of(result) == [2, 4, None, 8, 10]
     batcher.close()
 
 
@@ -193,7 +199,7 @@ def test_a_model_of_one_batch_size_gets_that_size() -> None:
     model = Gate()
     batcher = make(model, fixed=4)
     result = batcher.run(np.arange(6.0), deadline=in_a_minute())
-    assert [row["doubled"] for row in result.outputs if row] == [0, 2, 4, 6, 8, 10]
+    assert values_of(result) == [0, 2, 4, 6, 8, 10]
     assert model.seen == [4, 4]
     batcher.close()
 
@@ -215,6 +221,6 @@ def test_nobody_gets_anothers_result(requests: list[list[int]]) -> None:
         for rows, future in zip(requests, futures, strict=True):
             result = future.result(30)
             expected = [None if value == 13 else value * 2 for value in rows]
-            assert [row["doubled"] if row else None for row in result.outputs] == expected
+            assert values_of(result) == expected
             assert sorted(result.failures) == [i for i, value in enumerate(rows) if value == 13]
     batcher.close()

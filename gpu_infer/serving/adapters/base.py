@@ -6,9 +6,10 @@ Readable by Python 3.9, since the container may run an older Python than the lib
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Mapping, Optional, Protocol, Sequence, Tuple, Type
+from typing import TYPE_CHECKING, Any, Mapping, Optional, Protocol, Sequence, Tuple, Type
 
-import numpy as np
+if TYPE_CHECKING:  # the model finder, which imports this, does without NumPy
+    import numpy as np
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class DeviceInfo:
     kind: str
     name: str = ""
     index: int = 0
-    details: Mapping[str, Any] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def __str__(self) -> str:
         return self.kind if self.kind == "cpu" else f"{self.kind}:{self.index} {self.name}".rstrip()

@@ -31,8 +31,8 @@ def only_input(specs: Sequence[TensorSpec]) -> TensorSpec:
     spec = specs[0]
     if spec.shape == ():
         raise ModelFormatError(
-            f"The input {spec} is a single value without a batch axis. Export the model with a first axis for the batch. "
-            + ENTRY_SCRIPT
+            f"The input {spec} is a single value without a batch axis. Export the model with a first axis for the "
+            f"batch. {ENTRY_SCRIPT}"
         )
     return spec
 
@@ -63,9 +63,9 @@ def checked_rows(outputs: Mapping[str, np.ndarray], batch: np.ndarray) -> Mappin
             others = [other for other in outputs if other != name]
             hint = f" Or ask for another output with output= (there is {', '.join(others)})." if others else ""
             raise ModelFormatError(
-                f"The output {name!r} has the shape {list(values.shape)} for a batch of {len(batch)}: its first axis is "
-                "not the batch, so it cannot be split into one result per item. Export the model so that every output "
-                f"has one row per item.{hint}"
+                f"The output {name!r} has the shape {list(values.shape)} for a batch of {len(batch)}: its first axis "
+                "is not the batch, so it cannot be split into one result per item. Export the model so that every "
+                f"output has one row per item.{hint}"
             )
     return outputs
 

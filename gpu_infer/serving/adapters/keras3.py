@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Sequence, Tuple, Type
+from typing import Any, Dict, List, Mapping, Sequence, Tuple, Type, cast
 
 import numpy as np
 
@@ -70,6 +70,9 @@ def load(path: Path, options: AdapterOptions) -> KerasAdapter:
             f"The Keras model {path.name} does not say what its input is (a subclassed or unbuilt model). Save it as a "
             f"SavedModel, which does: model.export(folder). {ENTRY_SCRIPT}"
         )
+    if isinstance(model, keras.Sequential):
+        # It holds a functional model and hides its tensors: wrapped, it has the same face as the others.
+        model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
     return KerasAdapter(model, device, options)
 
 
@@ -81,9 +84,9 @@ def _custom_code(path: Path, error: BaseException) -> Any:
     ):
         return None
     return ModelFormatError(
-        f"The Keras model {path.name} needs Python code that is not here (a custom class, or a Lambda layer, which safe "
-        f"mode refuses): {text.strip().splitlines()[0][:300]} Export the model instead, which leaves no code behind: "
-        "model.export(folder), and deploy that folder."
+        f"The Keras model {path.name} needs Python code that is not here (a custom class, or a Lambda layer, which "
+        f"safe mode refuses): {text.strip().splitlines()[0][:300]} Export the model instead, which leaves no code "
+        "behind: model.export(folder), and deploy that folder."
     )
 
 
@@ -94,13 +97,13 @@ def _spec(name: str, tensor: Any) -> TensorSpec:
 def _named(value: Any, names: Sequence[str]) -> Dict[str, Any]:
     """Outputs by name: a dict keeps its keys, a list takes the model's output names."""
     if isinstance(value, dict):
-        return {str(key): part for key, part in value.items()}
-    parts = list(value) if isinstance(value, (list, tuple)) else [value]
+        return {str(key): part for key, part in cast("Dict[Any, Any]", value).items()}
+    parts = cast("Sequence[Any]", value) if isinstance(value, (list, tuple)) else [value]
     return dict(zip(names, parts))
 
 
 def _like(structure: Any, x: Any) -> Any:
     """The input in the structure in which the model was built: itself, a list or a dict of one."""
     if isinstance(structure, dict):
-        return dict.fromkeys(structure, x)
+        return dict.fromkeys(cast("Dict[Any, Any]", structure), x)
     return [x] if isinstance(structure, (list, tuple)) else x

@@ -98,8 +98,8 @@ def load(path: Path, options: AdapterOptions) -> OnnxAdapter:
     except LOAD_ERRORS as error:
         raise ModelFormatError(
             f"The ONNX file {path.name} could not be loaded by ONNX Runtime {ort.__version__}: "
-            f"{str(error).strip().splitlines()[0][:500]} A newer opset needs a newer onnxruntime; weights kept outside the "
-            "file (*.onnx.data) must lie beside it; custom operators need an entry script."
+            f"{str(error).strip().splitlines()[0][:500]} A newer opset needs a newer onnxruntime; weights kept "
+            "outside the file (*.onnx.data) must lie beside it; custom operators need an entry script."
         ) from error
     return OnnxAdapter(session, _used_device(session, device, options), options)
 
@@ -121,8 +121,8 @@ def _used_device(session: Any, device: DeviceInfo, options: AdapterOptions) -> D
     if options.allow_cpu:
         return DeviceInfo("cpu", details=details)
     looked = (f"the session's providers are {', '.join(used)} although {CUDA} was asked for",)
-    fix = "ONNX Runtime could not load its CUDA provider: its log names the library (libcudnn, libcublas) that is missing "
-    fix += "or of another version; pip install 'onnxruntime-gpu[cuda,cudnn]' brings them."
+    fix = "ONNX Runtime could not load its CUDA provider: its log names the library (libcudnn, libcublas) that is "
+    fix += "missing or of another version; pip install 'onnxruntime-gpu[cuda,cudnn]' brings them."
     raise NoGpuError(no_gpu_message(FRAMEWORK, looked, fix))
 
 
@@ -141,8 +141,8 @@ def _input_spec(node: Any) -> TensorSpec:
     kind = _dtype(node.type)
     if kind is None:
         raise ModelFormatError(
-            f"The input {node.name} of the ONNX model is {node.type}, which no request can carry. Export the model with an "
-            "input of float32 or another dtype of NumPy."
+            f"The input {node.name} of the ONNX model is {node.type}, which no request can carry. Export the model "
+            "with an input of float32 or another dtype of NumPy."
         )
     return TensorSpec(node.name, kind, _shape(node))
 
@@ -153,8 +153,8 @@ def _output_specs(nodes: Sequence[Any], options: AdapterOptions) -> List[TensorS
     asked = [node.name for node in nodes if _dtype(node.type) is None and node.name in (options.output_names or ())]
     if asked or len(odd) == len(nodes):
         raise ModelFormatError(
-            f"The ONNX model answers with {'; '.join(odd)}, which is no array of a dtype of NumPy. Export it with tensors of "
-            "float32 (scikit-learn models: options={'zipmap': False})."
+            f"The ONNX model answers with {'; '.join(odd)}, which is no array of a dtype of NumPy. Export it with "
+            "tensors of float32 (scikit-learn models: options={'zipmap': False})."
         )
     return [TensorSpec(node.name, _dtype(node.type) or "", _shape(node)) for node in nodes if _dtype(node.type)]
 

@@ -11,7 +11,7 @@ from .base import DeviceInfo, ModelFormatError, TensorSpec
 from .common import checked_rows, only_input
 from .options import AdapterOptions
 from .tf1_graph import Network, find_network
-from .tf_common import FRAMEWORK, INVALID_INPUT, LOAD_ERRORS, load_error, out_of_memory, prepare, spec_of, tf
+from .tf_common import FRAMEWORK, INVALID_INPUT, LOAD_ERRORS, load_error, out_of_memory, prepare, refusals, spec_of, tf
 
 v1: Any = tf.compat.v1
 
@@ -44,7 +44,8 @@ class CheckpointAdapter:
     def predict(self, batch: np.ndarray, wanted: Sequence[str]) -> Mapping[str, np.ndarray]:
         """Run one batch, see ``Adapter.predict``."""
         fetches = {name: self._tensors[name] for name in wanted}
-        results = self._session.run(fetches, {**self._switches, self._source: batch})
+        with refusals():
+            results = self._session.run(fetches, {**self._switches, self._source: batch})
         return checked_rows({name: _plain(value) for name, value in results.items()}, batch)
 
 

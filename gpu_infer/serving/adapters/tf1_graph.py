@@ -2,10 +2,10 @@
 
 A training graph holds the network and much else: labels, loss, metrics, gradients, the optimiser, the saver. The rules:
 
-* The **input** is the placeholder that meets variables on its own (``X @ W``). Labels never do: they only meet what the
-  network has computed already. Learning rates and switches are scalars.
-* The **output** is the last tensor of floats computed from the input and the variables alone, one row per item, with what
-  decides on it (``argmax``, comparisons) and what measures it (loss, metrics, gradients) left out.
+* The **input** is the placeholder that leads to variables (``X @ W``). Labels never do: they only meet what the network
+  has computed already. Learning rates and switches are scalars.
+* The **output** is the last tensor of floats computed from the input and the variables alone, one row per item, with
+  what decides on it (``argmax``, comparisons) and what measures it (loss, metrics, gradients) left out.
 
 Where that leaves more than one tensor, the user has to name it: a wrong guess would be served as the truth.
 """
@@ -25,8 +25,9 @@ _PLACEHOLDERS = {"Placeholder", "PlaceholderV2", "PlaceholderWithDefault"}
 _VARIABLES = {"VarHandleOp", "VariableV2", "Variable"}
 # What these compute is the layout of a tensor, not its values.
 _LAYOUT = {"Shape", "ShapeN", "Size", "Rank"}
-_DECISIONS = {"ArgMax", "ArgMin", "TopKV2", "InTopK", "InTopKV2", "Equal", "NotEqual", "Round", "Rint", "Sign"}
-_DECISIONS |= {"Greater", "GreaterEqual", "Less", "LessEqual"}
+_CONTROL_FLOW = {"While", "StatelessWhile", "If", "StatelessIf"}
+_COMPARISONS = {"Equal", "NotEqual", "Greater", "GreaterEqual", "Less", "LessEqual"}
+_DECISIONS = {"ArgMax", "ArgMin", "TopKV2", "InTopK", "InTopKV2", "Round", "Rint", "Sign"} | _COMPARISONS
 _UPDATE = re.compile(
     r"^(Resource)?(Sparse)?Apply|^Assign|^(Resource)?StridedSliceAssign|^ResourceScatter|"
     r"^Scatter(Add|Sub|Mul|Div|Min|Max|Update|Nd(Add|Sub|Update))$"
@@ -93,7 +94,8 @@ def find_network(graph: Any, *, input_name: Optional[str], output_names: Optiona
 
     Args:
         graph: the imported ``tf.Graph``.
-        input_name, output_names: tensors that the user named, as ``"network/X:0"`` or ``"network/X"``.
+        input_name: tensor that the user named, as ``"network/X:0"`` or ``"network/X"``.
+        output_names: the same for the outputs.
 
     Raises:
         ModelFormatError: a name that is not in the graph, or a graph that leaves room for doubt; lists the candidates.
@@ -203,13 +205,13 @@ def _find_input(flow: _Flow) -> Any:
         return found[0]
     if found:
         raise ModelFormatError(
-            f"The graph has {len(found)} inputs ({_listing(found)}), and a request carries items for one. Name the right "
-            f"one as GPU_INFER_INPUT if the network runs on it alone. {ENTRY_SCRIPT}"
+            f"The graph has {len(found)} inputs ({_listing(found)}), and a request carries items for one. Name the "
+            f"right one as GPU_INFER_INPUT if the network runs on it alone. {ENTRY_SCRIPT}"
         )
     has = _listing(flow.sources) or "none"
     raise ModelFormatError(
-        f"No placeholder of the graph leads into the network (placeholders: {has}). Name the tensor that takes the batch as "
-        "GPU_INFER_INPUT, for example the output of the input pipeline (IteratorGetNext:0)."
+        f"No placeholder of the graph leads into the network (placeholders: {has}). Name the tensor that takes the "
+        "batch as GPU_INFER_INPUT, for example the output of the input pipeline (IteratorGetNext:0)."
     )
 
 
@@ -235,14 +237,14 @@ def _find_output(graph: Any, flow: _Flow, source: Any) -> Any:
         return last[0]
     if not last:
         raise ModelFormatError(
-            f"Nothing in the graph is computed from {source.name} and the variables, with one row per item. Name the output "
-            "with output=, and the input with GPU_INFER_INPUT."
+            f"Nothing in the graph is computed from {source.name} and the variables, with one row per item. Name the "
+            "output with output=, and the input with GPU_INFER_INPUT."
         )
     why = f"{len(last)} tensors may be" if len(last) > 1 else "the graph has no labels, so its loss cannot be told from"
     raise ModelFormatError(
         f"In this TensorFlow 1 graph {why} the output. Candidates, the last one last: "
-        f"{_listing(candidates[-_LISTED:])}. Name the right one with output=, for example output={last[-1].name!r} (and "
-        f"the input with GPU_INFER_INPUT if {source.name} is not it)."
+        f"{_listing(candidates[-_LISTED:])}. Name the right one with output=, for example output={last[-1].name!r} "
+        f"(and the input with GPU_INFER_INPUT if {source.name} is not it)."
     )
 
 
@@ -256,7 +258,13 @@ def _without_heirs(candidates: Sequence[Any], flow: _Flow) -> List[Any]:
         if op not in forebears:
             forebears.add(op)
             waiting += [tensor.op for tensor in op.inputs if tensor.op in flow.masks]
-    return [tensor for tensor in candidates if tensor.op not in forebears]
+    last = [tensor for tensor in candidates if tensor.op not in forebears]
+    return [tensor for tensor in last if not _is_loop_variable(tensor.op)] or last
+
+
+def _is_loop_variable(op: Any) -> bool:
+    """Whether an operation hands on what a loop or branch carried along; nothing uses it, or it would have an heir."""
+    return op.type == "Exit" or (op.type == "Identity" and op.inputs[0].op.type in _CONTROL_FLOW)
 
 
 def _loss_may_hide(graph: Any, flow: _Flow) -> bool:
@@ -290,8 +298,8 @@ def _switches(flow: _Flow, source: Any, outputs: Sequence[Any]) -> Mapping[Any, 
     if unknown:
         raise ModelFormatError(
             f"The output {', '.join(t.name for t in outputs)} needs more than the input {source.name}: also "
-            f"{_listing(unknown)}. Name an output that does not with output=, or export a SavedModel in which these are "
-            f"constants. {ENTRY_SCRIPT}"
+            f"{_listing(unknown)}. Name an output that does not with output=, or export a SavedModel in which these "
+            f"are constants. {ENTRY_SCRIPT}"
         )
     return values
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+from functools import partial
 from importlib import import_module
-from typing import Any, Callable, Dict, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Generator, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
 from ..device import require_gpu
 from .base import DeviceInfo, ModelFormatError, TensorSpec
-from .common import checked_rows
+from .common import RefusedInputError, checked_rows
 from .options import AdapterOptions
 
 # By name: TensorFlow carries no types, and a type checker that follows it needs minutes and gigabytes.
@@ -20,7 +22,21 @@ FRAMEWORK = "tensorflow"
 LOAD_ERRORS = (ValueError, KeyError, TypeError, AttributeError, OSError, ImportError, RuntimeError, tf.errors.OpError)
 """What TensorFlow raises over a model that it cannot load; a GPU out of memory is let through, see ``prepare``."""
 
-INVALID_INPUT = (tf.errors.InvalidArgumentError,)
+INVALID_INPUT = (RefusedInputError,)
+
+
+@contextlib.contextmanager
+def refusals() -> Generator[None, None, None]:
+    """Turn TensorFlow's complaint about the values into one that says just what is wrong.
+
+    Its text names the operation, tells of stack traces, and holds the reason in the line before the operation's mark.
+    """
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        at = next((at for at, line in enumerate(lines) if line.startswith("[[{{node")), len(lines))
+        raise RefusedInputError(lines[at - 1] if at else "invalid values") from error
 
 
 def prepare(options: AdapterOptions) -> DeviceInfo:
@@ -32,7 +48,7 @@ def prepare(options: AdapterOptions) -> DeviceInfo:
     try:
         for gpu in tf.config.list_physical_devices("GPU"):
             # Without this TensorFlow takes all memory of the GPU, and a second worker or model finds none.
-            tf.config.experimental.set_memory_growth(gpu, True)
+            tf.config.experimental.set_memory_growth(gpu, enable=True)
         if options.threads:
             tf.config.threading.set_intra_op_parallelism_threads(options.threads)
             tf.config.threading.set_inter_op_parallelism_threads(options.threads)
@@ -96,16 +112,18 @@ class Compiled:
     def __call__(self, batch: np.ndarray, wanted: Sequence[str]) -> Mapping[str, np.ndarray]:
         """Run ``batch``; the outputs ``wanted`` come back as arrays by name."""
         function = self._function(tuple(wanted))
-        results: Mapping[str, Any] = function(tf.constant(batch, dtype=self._fed))
+        with refusals():
+            results: Mapping[str, Any] = function(tf.constant(batch, dtype=self._fed))
         return checked_rows({name: np.asarray(value.numpy()) for name, value in results.items()}, batch)
 
     def _function(self, wanted: Tuple[str, ...]) -> Any:
         if wanted not in self._functions:
             signature = [tf.TensorSpec(self._source.shape, self._fed)]
-            self._functions[wanted] = tf.function(lambda x: self._pick(x, wanted), input_signature=signature)
+            pick: Callable[[Any], Any] = partial(self._pick, wanted)
+            self._functions[wanted] = tf.function(pick, input_signature=signature)
         return self._functions[wanted]
 
-    def _pick(self, x: Any, wanted: Tuple[str, ...]) -> Dict[str, Any]:
+    def _pick(self, wanted: Tuple[str, ...], x: Any) -> Dict[str, Any]:
         outputs = self._call(tf.cast(x, self._source.dtype) if self._fed != self._source.dtype else x)
         return {name: _widened(outputs[name]) for name in wanted}
 

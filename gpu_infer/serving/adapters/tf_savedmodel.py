@@ -30,7 +30,7 @@ class SavedModelAdapter:
     def __init__(self, loaded: Any, signature: Any, device: DeviceInfo, options: AdapterOptions) -> None:
         self._loaded = loaded
         keywords: Mapping[str, Any] = signature.structured_input_signature[1]
-        self.input: TensorSpec = only_input([spec_of(name, s.dtype, s.shape) for name, s in keywords.items()])
+        self.input: TensorSpec = only_input([spec_of(name, s.dtype, s.shape) for name, s in sorted(keywords.items())])
         found: Mapping[str, Any] = signature.structured_outputs
         specs = [spec_of(name, tensor.dtype, tensor.shape) for name, tensor in sorted(found.items())]
         self.outputs: Tuple[TensorSpec, ...] = chosen_outputs(specs, options)
@@ -72,7 +72,7 @@ def _signature(loaded: Any, path: Path, options: AdapterOptions) -> Any:
     if name is None:
         what = f"no signature {options.signature!r}" if options.signature else f"{len(names)} signatures and no default"
         raise ModelFormatError(
-            f"The SavedModel {path.name} has {what}. It has: {', '.join(names)}. Name one with the environment variable "
-            "GPU_INFER_SIGNATURE."
+            f"The SavedModel {path.name} has {what}. It has: {', '.join(names)}. Name one with the environment "
+            "variable GPU_INFER_SIGNATURE."
         )
     return signatures[name]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from importlib import import_module
-from typing import Any, Dict, Iterator, List, Mapping, Sequence, Tuple, Type
+from typing import Any, Dict, Iterator, Mapping, Optional, Sequence, Tuple, Type, cast
 
 import numpy as np
 
@@ -48,9 +48,9 @@ def load_error(what: str, error: BaseException) -> ModelFormatError:
     """An error of PyTorch's loader, in terms of the model; raise it ``from`` the original."""
     lines = str(error).strip().splitlines() or [""]
     return ModelFormatError(
-        f"{what} could not be loaded by PyTorch {torch.__version__}: {type(error).__name__}: {lines[0][:500]} Serve it with "
-        "the PyTorch version that exported it, or export it again; operators of other packages (torchvision::nms, ...) need "
-        "an entry script that imports them."
+        f"{what} could not be loaded by PyTorch {torch.__version__}: {type(error).__name__}: {lines[0][:500]} Serve it "
+        "with the PyTorch version that exported it, or export it again; operators of other packages (torchvision::nms) "
+        "need an entry script that imports them."
     )
 
 
@@ -109,26 +109,30 @@ def dtype_name(dtype: Any) -> str:
 
 
 def named_tensors(value: Any) -> Dict[str, Any]:
-    """Outputs by name: a tensor is ``output``; several are ``output_0``, ...; dicts and named tuples bring their names."""
-    if isinstance(value, (list, tuple)) and not hasattr(value, "_fields") and len(value) == 1:
-        value = value[0]
+    """Outputs by name: one is ``output``, several are ``output_0``, ...; dicts and named tuples bring their names."""
+    parts = _sequence(value)
+    if parts is not None and len(parts) == 1:
+        value = parts[0]
     if isinstance(value, torch.Tensor):
         return {"output": value}
     return {name: part for name, part in _leaves(value, "") if isinstance(part, torch.Tensor)}
 
 
+def _sequence(value: Any) -> Optional[Sequence[Any]]:
+    """A list or tuple whose parts have no names, ``None`` for anything else."""
+    named = hasattr(value, "_fields")
+    return cast("Sequence[Any]", value) if isinstance(value, (list, tuple)) and not named else None
+
+
 def _leaves(value: Any, prefix: str) -> Iterator[Tuple[str, Any]]:
-    parts: List[Tuple[str, Any]]
-    if isinstance(value, Mapping):
-        parts = [(str(key), part) for key, part in value.items()]
-    elif hasattr(value, "_fields"):
-        parts = list(zip(value._fields, value))
-    elif isinstance(value, (list, tuple)):
-        parts = [(str(index), part) for index, part in enumerate(value)]
-        prefix = prefix or "output"
+    """The parts of a nested output, each under its joined name."""
+    parts = _sequence(value)
+    if parts is not None:
+        for index, part in enumerate(parts):
+            yield from _leaves(part, f"{prefix or 'output'}_{index}")
+    elif isinstance(value, Mapping) or hasattr(value, "_fields"):
+        named = cast("Mapping[Any, Any]", value) if isinstance(value, Mapping) else value._asdict()
+        for key, part in named.items():
+            yield from _leaves(part, f"{prefix}.{key}" if prefix else str(key))
     else:
         yield prefix, value
-        return
-    for key, part in parts:
-        joint = "_" if isinstance(value, (list, tuple)) and not hasattr(value, "_fields") else "."
-        yield from _leaves(part, f"{prefix}{joint}{key}" if prefix else key)

@@ -110,13 +110,14 @@ def _input_names(module: Any) -> List[str]:
     for argument in arguments:
         if str(argument.type) not in ("Tensor", "Optional[Tensor]"):
             raise ModelFormatError(
-                f"The TorchScript model takes {argument.name}: {argument.type}, and a batch is one tensor. {ENTRY_SCRIPT}"
+                f"The TorchScript model takes {argument.name}: {argument.type}, and a batch is one tensor. "
+                f"{ENTRY_SCRIPT}"
             )
     return [str(argument.name) for argument in arguments]
 
 
 def _input_dtype(module: Any) -> Any:
-    """The dtype of the input, which TorchScript does not declare: integers for an embedding, else the weights' dtype."""
+    """The dtype of the input, which TorchScript does not declare: integers for an embedding, else as the weights."""
     graph = module.inlined_graph
     value = list(graph.inputs())[1:2]
     for use in value[0].uses() if value else ():
