@@ -1,0 +1,335 @@
+"""The client for event loops: moves bytes with httpx, and leaves every decision to the protocol."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from ..errors import Finding, MissingDependencyError, ScoringError
+from .base import (
+    CONNECT_TIMEOUT,
+    DEFAULT_CONCURRENCY,
+    MAX_CONCURRENCY,
+    BaseClient,
+    Body,
+    Many,
+    ca_file,
+    chain_of,
+    credential_failure,
+    reason_of,
+    report_of,
+    rows_of,
+    too_large,
+)
+from .credentials import AsyncProvider, CredentialError, Provider, TaskVault, Token
+from .inputs import encodes_at_once
+from .messages import Codec, Failure, Outcome, Pause, Payload, ScoreResponse, Send
+from .protocol import Conversation, Report
+from .retry import DEFAULT_RETRIES, DEFAULT_TIMEOUT, RetryPolicy
+
+if TYPE_CHECKING:
+    import httpx
+
+__all__ = ["AsyncScoringClient"]
+
+
+class AsyncScoringClient(BaseClient):
+    """:class:`ScoringClient` for ``async``: the same names, the same behaviour. For one event loop at a time.
+
+    Args:
+        uri: the whole scoring address, as ``service.scoring_uri`` has it.
+        credential: a key or token, or a function or coroutine function without arguments that returns one. It is asked
+            once for all tasks, and again once when the service refuses what it gave; a function that is no coroutine
+            function runs in a thread.
+        timeout: seconds for a call, all its retries and their waits included.
+        retries: how often a call that was turned away is tried again at most; a :class:`RetryPolicy` for more.
+        codec: as for :class:`ScoringClient`.
+
+    Raises:
+        MissingDependencyError: httpx is not installed.
+        ValueError: an address, time-out, codec or key that cannot be used.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        credential: str | Provider | AsyncProvider | None = None,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        retries: int | RetryPolicy = DEFAULT_RETRIES,
+        codec: Codec | None = None,
+    ) -> None:
+        self._httpx = _import_httpx()
+        self._vault = TaskVault(credential)
+        super().__init__(uri, self._vault, timeout=timeout, retries=retries, codec=codec)
+        self._sleep: Callable[[float], Awaitable[object]] = asyncio.sleep
+        self._http: httpx.AsyncClient | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
+
+    async def score(self, x: Any, *, timeout: float | None = None) -> Any:
+        """Score one item, or a list of items in one request; see :meth:`ScoringClient.score`.
+
+        Files are read and images encoded in a thread.
+        """
+        return (await self.score_response(x, timeout=timeout)).value
+
+    async def score_response(self, x: Any, *, timeout: float | None = None) -> ScoreResponse:
+        """Score as :meth:`score` does, and return the result with device, batch size, waiting time and request id."""
+        payload = await self._encode_aside(x, one=False)
+        return await self._run(self._score_conversation(payload, timeout))
+
+    def score_many(
+        self,
+        items: Iterable[Any] | AsyncIterable[Any],
+        *,
+        concurrency: int = DEFAULT_CONCURRENCY,
+        ordered: bool = True,
+        on_error: Literal["raise", "return"] = "raise",
+        timeout: float | None = None,
+    ) -> AsyncGenerator[Any, None]:
+        """Score items one by one, several at a time, in bounded memory; see :meth:`ScoringClient.score_many`.
+
+        Args:
+            items: any iterable or async iterable; up to ``2 * concurrency`` items are read ahead of the results.
+            concurrency: requests in flight at once, 1 to 256.
+            ordered: results in the order of the items, else as they are ready.
+            on_error: ``"raise"`` the first :class:`ScoringError`, or ``"return"`` it in the place of the result.
+            timeout: seconds for each item, instead of the client's.
+
+        Yields:
+            the result of each item, without a batch axis.
+
+        Raises:
+            ScoringError: with ``on_error="raise"``, what :meth:`score` raises; a note on it says which item.
+        """
+        many = Many(concurrency=concurrency, ordered=ordered, on_error=on_error, timeout=timeout)
+        source = items if isinstance(items, AsyncIterable) else _iterate(rows_of(items))
+        return self._many(source, many)
+
+    async def describe(self, *, timeout: float | None = None) -> dict[str, Any]:
+        """The model's inputs and outputs, the hooks and the settings; see :meth:`ScoringClient.describe`."""
+        return await self._report("describe", timeout)
+
+    async def stats(self, *, timeout: float | None = None) -> dict[str, Any]:
+        """Counters since the start of the worker that answers; see :meth:`ScoringClient.stats`."""
+        return await self._report("stats", timeout)
+
+    async def gpu_report(self, *, timeout: float | None = None) -> dict[str, Any]:
+        """Which device does the work; see :meth:`ScoringClient.gpu_report`."""
+        return await self._report("gpu", timeout)
+
+    async def close(self) -> None:
+        """Close the connections. May be called twice."""
+        self._closed = True
+        # Connections of a loop that has ended went with it, and cannot be closed from another.
+        if self._http is not None and self._loop is asyncio.get_running_loop():
+            await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def _encode_aside(self, x: Any, *, one: bool) -> Payload:
+        if encodes_at_once(x):
+            return self._encode(x, one=one)
+        return await asyncio.to_thread(self._encode, x, one=one)
+
+    async def _report(self, report: Report, timeout: float | None) -> dict[str, Any]:
+        return report_of(await self._run(self._report_conversation(report, timeout)))
+
+    async def _run(self, conversation: Conversation) -> ScoreResponse:
+        """Carry out what the protocol orders, until it returns or raises."""
+        http = self._bind()
+        token: Token | None = None
+        try:
+            order = next(conversation)
+            while True:
+                if self._closed:
+                    raise RuntimeError("The client is closed.")
+                event: Outcome | None = None
+                if isinstance(order, Pause):
+                    await self._sleep(order.seconds)
+                else:
+                    try:
+                        token = await self._credential(order, token)
+                        event = await self._transmit(http, order, token)
+                    except CredentialError as problem:
+                        event = credential_failure(problem)
+                order = conversation.send(event)
+        except StopIteration as stop:
+            return stop.value
+        finally:
+            conversation.close()
+
+    async def _credential(self, order: Send, token: Token | None) -> Token | None:
+        limit = asyncio.timeout(order.timeout)
+        try:
+            async with limit:
+                return await self._vault.get(refused=token if order.renew else None)
+        except TimeoutError:
+            if limit.expired():
+                raise CredentialError("The credential provider gave nothing before the deadline.") from None
+            raise
+
+    async def _transmit(self, http: httpx.AsyncClient, order: Send, token: Token | None) -> Outcome:
+        httpx, request = self._httpx, order.request
+        outcome: Outcome | None = None
+        # One limit for the whole exchange: those of httpx begin anew with each byte.
+        try:
+            async with asyncio.timeout(order.timeout):
+                async with http.stream(
+                    request.method,
+                    request.url,
+                    content=request.body or None,
+                    headers=dict(request.headers),
+                    auth=_bearer(token),
+                    timeout=httpx.Timeout(order.timeout, connect=min(CONNECT_TIMEOUT, order.timeout)),
+                    follow_redirects=False,
+                ) as answer:
+                    headers = {name.lower(): value for name, value in answer.headers.items()}
+                    body = Body(self._max_answer, headers)
+                    chunks = answer.aiter_bytes()
+                    while not body.overflows and (chunk := await anext(chunks, b"")):
+                        body.add(chunk)
+                    if body.overflows:
+                        outcome = too_large(self._max_answer)
+                    else:
+                        outcome = self._outcome(answer.status_code, headers, body.join())
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, TimeoutError) as error:
+            _forget_request(error)
+            # What goes wrong while the connection is closed changes nothing.
+            return outcome or self._failure(error, order.timeout)
+        return outcome
+
+    def _failure(self, error: Exception, timeout: float) -> Failure:
+        httpx, reason = self._httpx, reason_of(error)
+        if any(isinstance(inner, ssl.SSLCertVerificationError) for inner in chain_of(error)):
+            return Failure("tls", self._bad_certificate(reason), error)
+        if isinstance(error, httpx.ConnectTimeout | httpx.PoolTimeout):
+            return Failure("connect_timeout", self._no_connection("it did not take the connection in time"), error)
+        if isinstance(error, httpx.ConnectError | httpx.ProxyError | httpx.UnsupportedProtocol | httpx.InvalidURL):
+            return Failure("connect", self._no_connection(reason), error)
+        if isinstance(error, httpx.TimeoutException | TimeoutError):
+            return Failure("read_timeout", self._no_answer(timeout), error)
+        return Failure("broken", self._broken(reason), error)
+
+    def _bind(self) -> httpx.AsyncClient:
+        """The HTTP client of the running loop, made on first use: only then the loop is known.
+
+        Each ``asyncio.run`` has a loop of its own; connections and locks cannot move from one to the next.
+        """
+        if self._closed:
+            raise RuntimeError("The client is closed.")
+        loop = asyncio.get_running_loop()
+        if self._http is None or self._loop is None or self._loop.is_closed():
+            self._loop, self._http = loop, self._new_http()
+            self._vault.new_loop()
+        if self._loop is not loop:
+            raise RuntimeError("This client is in use in another event loop; make one for each loop.")
+        return self._http
+
+    def _new_http(self) -> httpx.AsyncClient:
+        httpx, path = self._httpx, ca_file()
+        verify: Any = True
+        if path:
+            is_folder = Path(path).is_dir()
+            verify = ssl.create_default_context(cafile=None if is_folder else path, capath=path if is_folder else None)
+        # A load balancer's affinity cookie would tie all requests to one replica.
+        jar = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
+        limits = httpx.Limits(max_connections=MAX_CONCURRENCY, max_keepalive_connections=MAX_CONCURRENCY)
+        mounts = dict.fromkeys(("all://", "http://", "https://")) if self._is_local() else None
+        return httpx.AsyncClient(verify=verify, limits=limits, cookies=jar, mounts=mounts)
+
+    async def _many(self, source: AsyncIterable[Any], many: Many) -> AsyncGenerator[Any, None]:
+        free = asyncio.Semaphore(many.concurrency)
+
+        async def work(index: int, item: Any) -> Any:
+            try:
+                async with free:
+                    payload = await self._encode_aside(item, one=True)
+                    return (await self._run(self._score_conversation(payload, many.timeout))).value
+            except ScoringError as error:
+                return many.outcome(error, index)
+
+        pending: deque[asyncio.Task[Any]] = deque()
+        broken: list[Exception] = []
+        try:
+            async for index, item in _numbered(source, broken):
+                pending.append(asyncio.create_task(work(index, item)))
+                if len(pending) >= many.window:
+                    yield await (await _take(pending, ordered=many.ordered))
+            while pending:
+                yield await (await _take(pending, ordered=many.ordered))
+        finally:
+            for task in pending:
+                task.cancel()
+            await asyncio.gather(*pending, return_exceptions=True)
+        if broken:
+            raise broken[0]
+
+
+async def _numbered(source: AsyncIterable[Any], broken: list[Exception]) -> AsyncIterator[tuple[int, Any]]:
+    """The caller's items with their numbers; what the iterable raises is kept, until the items before it are done."""
+    index = 0
+    try:
+        async for item in source:
+            yield index, item
+            index += 1
+    except Exception as error:  # noqa: BLE001  (the caller's own code; raised again at the end)
+        broken.append(error)
+
+
+async def _take(pending: deque[asyncio.Task[Any]], *, ordered: bool) -> asyncio.Task[Any]:
+    if ordered:
+        await asyncio.wait([pending[0]])
+        return pending.popleft()
+    done, _ = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+    task = next(iter(done))
+    pending.remove(task)
+    return task
+
+
+async def _iterate(items: Iterable[Any]) -> AsyncIterator[Any]:
+    for item in items:
+        yield item
+
+
+def _bearer(token: Token | None) -> Callable[[httpx.Request], httpx.Request]:
+    """Adds the credential at the last moment, so that it stands in no variable of ours."""
+
+    def authorise(request: httpx.Request) -> httpx.Request:
+        if token is not None:
+            request.headers["Authorization"] = token.header()
+        return request
+
+    return authorise
+
+
+def _forget_request(error: BaseException) -> None:
+    """Take the key out of the exception that becomes the cause of ours: httpx hangs the whole request on it."""
+    for inner in chain_of(error):
+        headers = getattr(getattr(inner, "_request", None), "headers", None)
+        if headers is not None:
+            headers.pop("Authorization", None)
+
+
+def _import_httpx() -> Any:
+    try:
+        import httpx
+    except ImportError as error:
+        finding = Finding(
+            "error",
+            "missing_dependency",
+            "AsyncScoringClient needs httpx, which is not installed.",
+            "Install it: pip install 'gpu-infer[async]'",
+        )
+        raise MissingDependencyError([finding]) from error
+    return httpx

@@ -1,0 +1,333 @@
+"""What the sync and the async client have in common: everything but moving bytes and waiting."""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from ipaddress import ip_address
+from typing import Any, cast, get_args
+from urllib.parse import urlsplit
+
+from ..errors import ScoringError
+from .answers import is_ours, without_secrets
+from .arrays import array_of, is_array_like
+from .credentials import CredentialError, TaskVault, ThreadVault
+from .inputs import encode
+from .messages import Codec, Failure, Outcome, Payload, Request, Response, ScoreResponse
+from .protocol import (
+    Call,
+    Conversation,
+    Report,
+    check_uri,
+    converse,
+    new_request_id,
+    report_request,
+    score_request,
+)
+from .retry import DEFAULT_RETRIES, DEFAULT_TIMEOUT, RetryPolicy
+
+__all__ = [
+    "CONNECT_TIMEOUT",
+    "DEFAULT_CONCURRENCY",
+    "MAX_ANSWER_BYTES",
+    "MAX_CONCURRENCY",
+    "READ_SIZE",
+    "BaseClient",
+    "Body",
+    "Many",
+    "Timing",
+    "ca_file",
+    "chain_of",
+    "credential_failure",
+    "reason_of",
+    "report_of",
+    "rows_of",
+    "too_large",
+]
+
+CONNECT_TIMEOUT = 10.0
+"""Seconds for one attempt to connect: an address that swallows packets must not eat the whole deadline."""
+
+MAX_ANSWER_BYTES = 1 << 30
+"""1 GiB, unpacked; an answer beyond it is a mistake or an attack, and would fill the memory."""
+
+READ_SIZE = 1 << 18
+"""Bytes read at once."""
+
+DEFAULT_CONCURRENCY = 8
+MAX_CONCURRENCY = 256
+"""Requests in flight at once, and connections kept open."""
+
+
+class Body:
+    """Collects an answer up to a limit.
+
+    Args:
+        limit: bytes.
+        headers: of the answer, names in lower case; the length that they announce counts before anything is read.
+    """
+
+    def __init__(self, limit: int, headers: Mapping[str, str]) -> None:
+        self._limit = limit
+        self._size = 0
+        self._chunks: list[bytes] = []
+        length = headers.get("content-length", "")
+        # Python refuses to read numbers of thousands of digits; 2 ** 64 has twenty.
+        announced = int(length[:20]) if length.isascii() and length.isdigit() else 0
+        self.overflows: bool = announced > limit
+
+    def add(self, chunk: bytes) -> None:
+        """Take the next bytes, unpacked."""
+        self._size += len(chunk)
+        self.overflows = self.overflows or self._size > self._limit
+        if not self.overflows:
+            self._chunks.append(chunk)
+
+    def join(self) -> bytes:
+        """All bytes so far."""
+        return b"".join(self._chunks)
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """The outside world of a conversation; tests put their own in its place."""
+
+    clock: Callable[[], float] = time.monotonic
+    random: Callable[[], float] = random.random
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+
+
+class BaseClient:
+    """Settings, and the making of calls. Not for use by itself."""
+
+    def __init__(
+        self,
+        uri: str,
+        vault: ThreadVault | TaskVault,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        retries: int | RetryPolicy = DEFAULT_RETRIES,
+        codec: Codec | None = None,
+    ) -> None:
+        if codec is not None and codec not in get_args(Codec):
+            raise ValueError(f"codec must be one of {', '.join(get_args(Codec))} or None, not {codec!r}.")
+        self._uri = check_uri(uri)
+        self._base_vault = vault
+        self._timeout = _check_timeout(timeout)
+        self._policy = retries if isinstance(retries, RetryPolicy) else RetryPolicy(limit=retries)
+        self._codec: Codec | None = codec
+        self._timing = Timing()
+        self._max_answer = MAX_ANSWER_BYTES
+        self._is_ours = False
+
+    @property
+    def uri(self) -> str:
+        """The scoring address."""
+        return self._uri
+
+    @property
+    def timeout(self) -> float:
+        """Seconds that a call may take, its retries included."""
+        return self._timeout
+
+    def __repr__(self) -> str:
+        settings = f"credential={self._base_vault!r}, timeout={self._timeout:g}, codec={self._codec!r}"
+        return f"{type(self).__name__}({without_secrets(self._uri)!r}, {settings})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        options = {"timeout": self._timeout, "retries": self._policy, "codec": self._codec}
+        return (_rebuild, (type(self), self._uri, self._base_vault.portable(), options))
+
+    def _encode(self, x: object, *, one: bool) -> Payload:
+        return encode(x, self._codec, one=one)
+
+    def _score_conversation(self, payload: Payload, timeout: float | None) -> Conversation:
+        request_id = new_request_id()
+        request = score_request(self._uri, payload, codec=self._codec, request_id=request_id)
+        return self._converse(request, request_id, timeout, codec=self._codec, pure=self._is_ours)
+
+    def _report_conversation(self, report: Report, timeout: float | None) -> Conversation:
+        request_id = new_request_id()
+        request = report_request(self._uri, report, request_id=request_id)
+        return self._converse(request, request_id, timeout, codec=None, pure=True)
+
+    def _converse(
+        self, request: Request, request_id: str, timeout: float | None, *, codec: Codec | None, pure: bool
+    ) -> Conversation:
+        call = Call(
+            request=request,
+            request_id=request_id,
+            codec=codec,
+            timeout=self._timeout if timeout is None else _check_timeout(timeout),
+            policy=self._policy,
+            pure=pure,
+            renewable=self._base_vault.renewable,
+            keyless=self._base_vault.empty,
+            hide=self._base_vault.hide_in,
+        )
+        return converse(call, clock=self._timing.clock, random=self._timing.random, now=self._timing.now)
+
+    def _outcome(self, status: int, headers: Mapping[str, str], body: bytes) -> Outcome:
+        if status == 200 and not body and not {"content-length", "transfer-encoding"} & headers.keys():
+            # Python's own HTTP library takes a connection that is closed among the headers for the end of an answer.
+            return Failure("broken", self._broken("it ended in the headers"))
+        response = Response(status, headers, body)
+        # Never back to False: an answer of the front end in between does not make the service another one.
+        self._is_ours = self._is_ours or is_ours(response)
+        return response
+
+    def _is_local(self) -> bool:
+        """Whether the service runs on this very machine, where no proxy of the environment may stand in between."""
+        host = urlsplit(self._uri).hostname or ""
+        try:
+            return ip_address(host).is_loopback
+        except ValueError:
+            return host == "localhost"
+
+    @property
+    def _where(self) -> str:
+        parts = urlsplit(self._uri)
+        return f"{parts.scheme}://{parts.netloc}"
+
+    def _no_connection(self, reason: str) -> str:
+        return f"The service at {self._where} could not be reached: {reason}. Is it running, and the address right?"
+
+    def _broken(self, reason: str) -> str:
+        return (
+            f"The connection to {self._where} broke before the whole answer was here: {reason}. The worker may have "
+            "crashed; the request may have been carried out."
+        )
+
+    def _bad_certificate(self, reason: str) -> str:
+        return f"The certificate of {self._where} was not accepted: {reason}. Nothing was sent."
+
+    def _no_answer(self, timeout: float) -> str:
+        return f"No whole answer from {self._where} within the {timeout:.3g} s that were left for this attempt."
+
+
+def _rebuild(kind: Callable[..., Any], uri: str, provider: object, options: dict[str, Any]) -> object:
+    return kind(uri, provider, **options)
+
+
+def _check_timeout(timeout: float) -> float:
+    if isinstance(timeout, bool) or not (timeout > 0 and math.isfinite(timeout)):
+        raise ValueError(f"timeout must be a number of seconds above 0, not {timeout!r}.")
+    return float(timeout)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Many:
+    """How a ``score_many`` goes about it, checked.
+
+    Raises:
+        ValueError: a number of requests in flight, a time-out, or a way to treat errors, that there is not.
+    """
+
+    concurrency: int
+    ordered: bool
+    on_error: str
+    timeout: float | None
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.concurrency <= MAX_CONCURRENCY:
+            raise ValueError(f"concurrency must be from 1 to {MAX_CONCURRENCY}, not {self.concurrency!r}.")
+        if self.on_error not in ("raise", "return"):
+            raise ValueError(f"on_error must be 'raise' or 'return', not {self.on_error!r}.")
+        if self.timeout is not None:
+            _check_timeout(self.timeout)
+
+    @property
+    def window(self) -> int:
+        """How many items are taken ahead of the results: a slow one must not leave the other workers idle."""
+        return 2 * self.concurrency
+
+    def outcome(self, error: ScoringError, index: int) -> ScoringError:
+        """The error in the place of a result, or raised."""
+        error.add_note(f"This was item {index} of score_many().")
+        if self.on_error == "return":
+            return error
+        raise error
+
+
+def rows_of(items: Any) -> Any:
+    """What to iterate over: data frames by rows (by themselves they would give the names of their columns).
+
+    Raises:
+        TypeError: it can be iterated over, but not into items.
+    """
+    if isinstance(items, str | bytes | bytearray | memoryview | Mapping):
+        kind = type(cast("object", items)).__name__
+        raise TypeError(f"score_many() takes an iterable of items, not one {kind}; that is for score().")
+    return array_of(items) if is_array_like(items) and hasattr(items, "columns") else items
+
+
+def ca_file() -> str | None:
+    """The file or folder of certificates to trust that the environment names, ``None`` for those of certifi.
+
+    requests and httpx look for it under different names; here all of them count for both.
+    """
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR"):
+        if path := os.environ.get(name):
+            return path
+    return None
+
+
+def report_of(response: ScoreResponse) -> dict[str, Any]:
+    """The report in an answer.
+
+    Raises:
+        ScoringError: the answer is no JSON object, so the service is none of ours.
+    """
+    value: Any = response.value
+    if isinstance(value, dict):
+        return cast("dict[str, Any]", value)
+    raise ScoringError(
+        "The service does not report about itself; only services built by gpu_infer do.",
+        status=200,
+        request_id=response.request_id,
+        elapsed=response.elapsed,
+    )
+
+
+def too_large(limit: int) -> Failure:
+    """The outcome for an answer beyond the limit."""
+    return Failure("too_large", f"The answer is larger than {limit:,} bytes; score fewer items per request.")
+
+
+def credential_failure(problem: CredentialError) -> Failure:
+    """The outcome when no credential could be had."""
+    return Failure("credential", str(problem), problem.__cause__ or problem)
+
+
+def chain_of(error: BaseException) -> list[BaseException]:
+    """An exception and all that it came from, as far as its layers say so.
+
+    ``__context__`` is left out: it leads to whatever the caller was handling when it called us.
+    """
+    found: list[BaseException] = []
+    todo: list[object] = [error]
+    while todo:
+        current = todo.pop(0)
+        if isinstance(current, BaseException) and current not in found:
+            found.append(current)
+            # urllib3 keeps the inner exception as an argument or as .reason, not always as the cause.
+            todo += [current.__cause__, getattr(current, "reason", None), *current.args]
+            if isinstance(current, BaseExceptionGroup):
+                todo += cast("BaseExceptionGroup[BaseException]", current).exceptions
+    return found
+
+
+def reason_of(error: BaseException) -> str:
+    """In a few words, what the operating system or the protocol said; never the address with its query."""
+    chain = chain_of(error)
+    for inner in reversed(chain):
+        if isinstance(inner, ConnectionError) and inner.errno:
+            return os.strerror(inner.errno)
+        if isinstance(inner, OSError) and inner.strerror:
+            return inner.strerror
+    return type(chain[-1]).__name__

@@ -1,0 +1,44 @@
+"""``docs/client.md`` is run: every block of Python, against a service that always gives the same scores."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gpu_infer
+
+PAGE = Path(__file__).parents[2] / "docs" / "client.md"
+BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture
+def names(server, steps, tmp_path, monkeypatch) -> dict[str, Any]:
+    """What the page takes for granted."""
+    image = pytest.importorskip("PIL.Image")
+    for name in ("lynx.jpg", "cat.jpg"):
+        image.new("RGB", (8, 8)).save(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SCORING_KEY", "a key")
+    stream = io.BytesIO()
+    np.save(stream, np.array([0.1, 0.9]))
+    server.default = steps.answer(200, stream.getvalue(), steps.ours, "application/x-npy")
+    return {"uri": server.uri, "gpu_infer": gpu_infer, "np": np, "photos": ["lynx.jpg", "missing.jpg"]}
+
+
+def test_the_page_has_examples():
+    assert len(BLOCKS) >= 7
+
+
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # the page opens files as its readers do
+@pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
+def test_every_example_runs(block, names, capsys):
+    exec(compile(block, str(PAGE), "exec"), names)
+    if "failed = " in block:
+        assert names["failed"] == [1]
+    if "print(client)" in block:
+        assert "credential=provider" in capsys.readouterr().out
