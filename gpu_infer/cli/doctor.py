@@ -21,7 +21,7 @@ from gpu_infer.ledger import state_folder
 
 __all__ = ["EXTRAS", "Check", "examine"]
 
-EXTRAS = {
+EXTRAS: dict[str, tuple[str, tuple[str, ...]]] = {
     "local": ("services on this machine", ("azureml-inference-server-http", "orjson", "pillow")),
     "tensorflow": ("TensorFlow and Keras models", ("tensorflow",)),
     "torch": ("TorchScript and torch.export models", ("torch",)),

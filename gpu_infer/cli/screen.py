@@ -86,7 +86,7 @@ class Shown:
 
     def __init__(self, console: Console) -> None:
         # Off a terminal Rich would write the last state of the line once, to no use.
-        self.display = Progress(
+        self.display: Progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),
             _Bar(),

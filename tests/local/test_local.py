@@ -181,7 +181,9 @@ def test_a_normal_exit_takes_it_along(tiny_model: Path, state: Path) -> None:
 
 def test_a_kept_service_outlives_its_process_and_another_one_uses_it(tiny_model: Path, state: Path) -> None:
     with child(
-        state, "import sys, gpu_infer; gpu_infer.deploy(sys.argv[1], name='kept', timeout='5m').keep('1h')", str(tiny_model)
+        state,
+        "import sys, gpu_infer; gpu_infer.deploy(sys.argv[1], name='kept', timeout='5m').keep('1h')",
+        str(tiny_model),
     ) as parent:
         parent.wait(60)
     assert parent.returncode == 0
