@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import nbformat
 import pytest
@@ -78,3 +80,50 @@ def test_quickstart_notebook() -> None:
     assert float(accuracy[1]) > 0.9
     assert "The number of values is right: reshape each item to [784]" in text or "so an item is float32 [784]" in text
     assert not any(output.output_type == "error" for output in outputs)
+
+
+@pytest.fixture
+def readers_folder(tmp_path: Path, shared_models: Path, snowleopard: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the names that the README uses, and the README's commands on the path."""
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "resnet50").symlink_to(shared_models / "efficientnet_lite0_jpg_savedmodel")
+    (tmp_path / "net.onnx").symlink_to(shared_models / "efficientnet_lite0.onnx")
+    for name in ("lynx.jpg", "cat.jpg"):
+        (tmp_path / name).symlink_to(snowleopard)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    return tmp_path
+
+
+def readme_blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (REPOSITORY / "README.md").read_text("utf-8"), re.DOTALL)
+
+
+def test_the_readmes_python(readers_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = readme_blocks("python")
+    names: dict[str, Any] = {}
+    exec(first, names)
+    assert names["scores"].shape == (1000,)
+    assert names["rows"].shape == (2, 1000)
+    assert "http://127.0.0.1:" in capsys.readouterr().out
+    image_line = next(line for line in second.splitlines() if "net.onnx" in line)
+    with eval(image_line, {"gpu_infer": gpu_infer}) as service:
+        assert service.score("lynx.jpg")["classes"][0] == 289
+    (readers_folder / "hooks.py").write_text("def to_digit(output):\n    return int(output.argmax())\n")
+    (readers_folder / "digits.keras").write_bytes(b"")
+    hook_line = next(line for line in second.splitlines() if "digits.keras" in line)
+    plan = eval(hook_line.replace("deploy", "plan"), {"gpu_infer": gpu_infer})
+    assert [finding.code for finding in plan.findings] == ["model-format"], "all but the empty model is fine"
+
+
+def test_the_readmes_command_line(readers_folder: Path) -> None:
+    block = next(block for block in readme_blocks("sh") if "gpu-infer deploy" in block)
+    lines = [line.partition("#")[0].strip() for line in block.splitlines()]
+    assert len(lines) == 5
+    printed = {
+        line: subprocess.run(line, shell=True, check=True, capture_output=True, text=True, timeout=120).stdout
+        for line in lines
+    }
+    assert "289" in printed["gpu-infer score gpu-rn lynx.jpg"]
+    assert "gpu-rn" in printed["gpu-infer ls"]
+    assert gpu_infer.services() == []

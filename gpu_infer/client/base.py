@@ -281,10 +281,10 @@ def report_of(response: ScoreResponse) -> dict[str, Any]:
     """The report in an answer.
 
     Raises:
-        ScoringError: the answer is no JSON object, so the service is none of ours.
+        ScoringError: the service is none of ours; it may have run the request, or answered anything.
     """
     value: Any = response.value
-    if isinstance(value, dict):
+    if response.device and isinstance(value, dict):
         return cast("dict[str, Any]", value)
     raise ScoringError(
         "The service does not report about itself; only services built by gpu_infer do.",

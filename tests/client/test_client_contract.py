@@ -435,8 +435,15 @@ def test_a_request_that_kills_workers_does_not_kill_them_all(make, server, steps
 
 
 def test_a_report_may_always_be_asked_again(make, server, steps):
-    server.plays(steps.raw(b""), steps.answer(200, {"requests": 1}))
+    server.plays(steps.raw(b""), steps.answer(200, {"requests": 1}, steps.ours))
     assert make().stats() == {"requests": 1}
+
+
+def test_a_script_of_the_users_own_has_no_report(make, server, steps):
+    """Such a script answers a GET, too, with whatever it likes."""
+    server.plays(steps.answer(200, {"requests": 1}))
+    with pytest.raises(errors.ScoringError, match="does not report about itself"):
+        make().stats()
 
 
 # --- time -------------------------------------------------------------------------------------------------------------

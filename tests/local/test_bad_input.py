@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 import gpu_infer
+from gpu_infer import preflight
 from gpu_infer.errors import (
     BadInputError,
     DeploymentTimeoutError,
@@ -99,6 +100,16 @@ def test_an_occupied_port(tiny_model: Path, state: Path) -> None:
     assert list((state / "services").iterdir()) == []
     with pytest.raises(PreflightError, match="SERVER_PORT"):
         gpu_infer.deploy(tiny_model, environment_variables={"SERVER_PORT": "http"})
+
+
+def test_windows_gets_a_sentence(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = gpu_infer.plan(tiny_model)
+    monkeypatch.setattr(preflight.os, "name", "nt")
+    findings = preflight.check_local(plan.spec, None, None)
+    monkeypatch.undo()
+    assert [finding.code for finding in findings] == ["platform"]
+    assert "does not run on Windows" in str(findings[0])
+    assert "Use WSL 2" in str(findings[0])
 
 
 def test_all_that_is_wrong_comes_at_once(tiny_model: Path, script: Script, tmp_path: Path) -> None:
