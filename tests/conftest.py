@@ -9,6 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How long an example takes says something about the machine, not about the code.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 SHARED = Path(os.environ.get("GPU_INFER_SHARED") or Path(__file__).parents[2] / "shared")
 """Real models and data beside the checkout; ``GPU_INFER_SHARED`` names another place."""

@@ -334,7 +334,14 @@ def test_ctrl_c_ends_with_130_one_line_and_no_service(model: Path, tmp_path: Pat
     script.write_text("import time\n\n\ndef init():\n    time.sleep(60)\n\n\ndef run(data):\n    return data\n")
     arguments = command("deploy", str(model), "--name", "slow", "--entry-script", str(script))
     leader, follower = pty.openpty()
-    with subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=follower) as process:
+    with subprocess.Popen(
+        arguments,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=follower,
+        # A shell that runs the tests in the background has them ignore SIGINT, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - one call, no lock
+    ) as process:
         os.close(follower)
         end = time.monotonic() + 30
         while "slow" not in [one.name for one in gpu_infer.services()] and time.monotonic() < end:
