@@ -14,6 +14,9 @@ __all__ = ["Event", "emit", "listening"]
 
 logger: logging.Logger = logging.getLogger("gpu_infer")
 
+_WIDTH = 100
+"""Columns that a line is filled up to, so that nothing is left of a longer one before it."""
+
 Listener = Callable[["Event"], None]
 
 
@@ -48,7 +51,7 @@ def listening(listener: Listener) -> Generator[None]:
 
 
 def emit(event: Event) -> None:
-    """Tell whoever listens; without a listener, one line that changes on a terminal, else the log at INFO level."""
+    """Tell whoever listens; without a listener, the log, and a terminal or notebook in one line that changes."""
     listener = _listener.get()
     if listener is not None:
         listener(event)
@@ -57,10 +60,11 @@ def emit(event: Event) -> None:
         f"{event.service}: {event.stage.replace('_', ' ')} {'...' if event.state == 'start' else event.text}".rstrip()
     )
     if event.state == "warning":
-        logger.warning(line)
-    else:
-        logger.info(line)
-    if sys.stderr.isatty():
-        done = event.stage == "healthy" or event.state in ("warning", "failed")
-        sys.stderr.write(f"\r\033[K{line}" + ("\n" if done else ""))
+        logger.warning(line)  # which Python shows on standard error where nothing else is set up
+        return
+    logger.info(line)
+    # A notebook is no terminal, but shows a line that is written over just as well.
+    if sys.stderr.isatty() or "ipykernel" in sys.modules:
+        done = event.stage == "healthy" or event.state == "failed"
+        sys.stderr.write(f"\r{line:<{_WIDTH}}" + ("\n" if done else ""))
         sys.stderr.flush()
