@@ -23,8 +23,11 @@ __all__ = ["TEMPLATES", "Bundle", "Template", "build_bundle", "hook_files", "loa
 TEMPLATES = ("tensorflow", "torch", "onnx")
 FRAMEWORK_TEMPLATES = {"tensorflow": "tensorflow", "torch": "torch", "onnxruntime": "onnx"}
 
-THREADS = 32
-"""Requests that a worker holds at once. They wait for the device together, which is what makes a batch."""
+BUNDLE_FILES = ("score.py", "gpu_infer_serving", "conda.yml", "gpu_infer.json", "config.json")
+"""Names that no file of the user's may have; ``config.json`` the stock server would read as its own."""
+
+THREADS = 160
+"""Of a worker: as many requests as the runtime admits (``max_concurrency``), and some to refuse the others."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -273,7 +274,7 @@ def _model_ref(model: Any) -> ModelRef:
         message = f"model is a path on the local target, got {type(model).__name__}."
         raise TypeError(message)
     path = Path(model).expanduser()
-    return ModelRef(name=path.resolve().name, path=path)
+    return ModelRef(name=path.resolve().name or "model", path=path)
 
 
 def _hook_text(hook: Hook, role: str) -> str:
@@ -295,16 +296,15 @@ def _hook_text(hook: Hook, role: str) -> str:
 
 
 def _start(on: Target, made: _Made, *, unnamed: bool) -> Deployment:
-    """Start, replacing a service of that name where asked; a name that we made up gets a number where it is taken."""
-    spec = made.spec
-    if spec.overwrite:
-        on.delete(spec.name, cluster=False)
-    taken = {deployment.name for deployment in on.services()} if unnamed else set[str]()
-    number = 2
-    while spec.name in taken:
-        spec = replace(spec, name=f"{made.spec.name}-{number}")
-        number += 1
-    return on.start(spec, made.template_data)
+    """Start; a name that we made up gets a number where it is taken."""
+    for number in itertools.count(1):
+        spec = made.spec if number == 1 else replace(made.spec, name=f"{made.spec.name}-{number}")
+        try:
+            return on.start(spec, made.template_data)
+        except PreflightError as error:
+            if not unnamed or [finding.code for finding in error.findings] != ["name-taken"]:
+                raise
+    raise AssertionError("the count never ends")
 
 
 def _redeploy(on: Target, name: str, arguments: dict[str, Any], model: Any = None, **changes: Any) -> Deployment:
@@ -313,6 +313,10 @@ def _redeploy(on: Target, name: str, arguments: dict[str, Any], model: Any = Non
     if unknown:
         message = f"update() got arguments that deploy() does not have: {', '.join(unknown)}"
         raise TypeError(message)
+    fixed = sorted(set(changes) & {"name", "target", "keep", "ttl", "overwrite"})
+    if fixed:
+        message = f"update() does not change {', '.join(fixed)}; keep() changes how long the service lives."
+        raise ValueError(message)
     merged = {**arguments, **changes, "name": name}
     if model is not None:
         merged["model"] = model

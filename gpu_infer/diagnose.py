@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import signal
 from dataclasses import dataclass
 
 from gpu_infer.errors import InsufficientGpuError, ScoringInitError
 
-__all__ = ["Stage", "hanging_stack", "init_failure", "last_traceback", "stages", "tail"]
+__all__ = ["Stage", "current_stage", "hanging_stack", "init_failure", "last_traceback", "stages", "tail"]
 
 TAIL_LINES = 60
 
@@ -66,6 +67,12 @@ def stages(log: str) -> list[Stage]:
         Stage(name, state, " ".join(piece for piece in (seconds, note) if piece))
         for name, state, seconds, note in _STAGE.findall(log)
     ]
+
+
+def current_stage(log: str) -> str:
+    """The stage that has begun and not ended well; empty where none has."""
+    seen = stages(log)
+    return seen[-1].name if seen and seen[-1].state != "ok" else ""
 
 
 def tail(log: str, lines: int = TAIL_LINES) -> str:
@@ -129,12 +136,12 @@ def init_failure(name: str, log: str, *, exit_code: int | None = None, happened:
         happened: what was seen, where it is not simply that it died.
     """
     traceback = last_traceback(log)
-    begun = [stage for stage in stages(log) if stage.state != "ok"]
-    stage = begun[-1].name if begun else ""
+    stage = current_stage(log)
     where = f" in stage {stage}" if stage else ""
     lines = [happened or f"Service {name!r} did not start: its entry script failed{where}."]
     own = _OWN_ERROR.search(traceback)
-    cause = _cause(traceback) or _cause_of_exit(exit_code, traceback)
+    worker = _worker_exit(log)
+    cause = _cause(traceback) or _cause_of_exit(exit_code if worker is None else worker, traceback)
     if cause:
         lines.append(cause)
     if own:
@@ -160,9 +167,20 @@ def _cause(traceback: str) -> str:
     return ""
 
 
+def _worker_exit(log: str) -> int | None:
+    """How the last worker ended, as gunicorn tells it: its exit code, negative for a signal."""
+    found = re.findall(r"Worker \(pid:\d+\) (?:was sent SIG(\w+)|exited with code (-?\d+))", log)
+    if not found:
+        return None
+    name, code = found[-1]
+    return int(code) if code else -getattr(signal, f"SIG{name}", signal.SIGKILL)
+
+
 def _cause_of_exit(exit_code: int | None, traceback: str) -> str:
-    if traceback or exit_code is None:
+    if traceback:
         return ""
+    if exit_code is None:
+        return "The process ended without a traceback: the script may call os._exit()."
     if exit_code in (-9, 137):
         return "It was killed (signal 9), most often because the machine ran out of memory."
     if exit_code in (-11, 139):

@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from gpu_infer.bundle import FRAMEWORK_TEMPLATES, Template, hook_files, load_template
+from gpu_infer.bundle import BUNDLE_FILES, FRAMEWORK_TEMPLATES, Template, hook_files, load_template
 from gpu_infer.errors import Finding
 from gpu_infer.serving.adapters.base import ModelFormatError
 from gpu_infer.serving.hooks import HookError, check_hook
@@ -101,7 +101,16 @@ def _check_hooks(spec: ServiceSpec) -> list[Finding]:
             findings.append(Finding("error", "hook", str(error)))
         for path, function in hook_files(hook):
             findings.extend(_check_function(path, function or role, role))
-    return findings
+    return [*findings, *_check_hook_names(spec)]
+
+
+def _check_hook_names(spec: ServiceSpec) -> list[Finding]:
+    """The files lie beside score.py in the bundle, under their own names: two of one name cannot."""
+    files = {path.resolve() for hook in (spec.preprocess, spec.postprocess) for path, _ in hook_files(hook)}
+    names = [path.name for path in files]
+    taken = sorted({name for name in names if names.count(name) > 1 or name in BUNDLE_FILES})
+    message = f"The bundle cannot hold this hook file beside what it has of that name: {', '.join(taken)}."
+    return [Finding("error", "hook", message, "Rename it.")] if taken else []
 
 
 def _check_function(path: Path, function: str, role: str) -> list[Finding]:
@@ -111,7 +120,7 @@ def _check_function(path: Path, function: str, role: str) -> list[Finding]:
         names = defined_functions(parse(path))
     except SyntaxError as error:
         return [Finding("error", "hook", f"{role}: {path} line {error.lineno}: {error.msg}.")]
-    if function in names:
+    if function in names or "*" in names:
         return []
     has = ", ".join(sorted(name for name, node in names.items() if node is not None)) or "none"
     return [Finding("error", "hook", f"{role}: {path} defines no function {function}. It has: {has}.")]
@@ -131,7 +140,7 @@ def _check_entry_script(spec: ServiceSpec) -> list[Finding]:
     findings = [
         Finding("error", "entry-script", f"{path} has no {name}(): the server calls it.", f"Define def {name}(...).")
         for name in ("init", "run")
-        if name not in names
+        if name not in names and "*" not in names
     ]
     run = names.get("run")
     if run is not None:
@@ -139,8 +148,8 @@ def _check_entry_script(spec: ServiceSpec) -> list[Finding]:
         if arguments.posonlyargs or arguments.vararg or arguments.kwarg:
             message = f"{path}: the server refuses a run() with positional-only arguments, *args or **kwargs."
             findings.append(Finding("error", "entry-script", message, "Write def run(data):"))
-        elif not arguments.args and not arguments.kwonlyargs:
-            message = f"{path}: run() takes no argument, so it cannot get the request."
+        elif not {argument.arg for argument in [*arguments.args, *arguments.kwonlyargs]} - {"request_headers"}:
+            message = f"{path}: run() takes no argument for the data, so it cannot get the request."
             findings.append(Finding("error", "entry-script", message, "Write def run(data):"))
     return findings
 

@@ -50,6 +50,7 @@ class Service:
     _target: Target | None = field(default=None, repr=False)
     _redeploy: Callable[..., Deployment] | None = field(default=None, repr=False)
     _timeout: float = field(default=60.0, repr=False)
+    _created: float | None = field(default=None, repr=False)
     _client: ScoringClient | None = field(default=None, repr=False)
     _async_client: AsyncScoringClient | None = field(default=None, repr=False)
 
@@ -174,7 +175,7 @@ class Service:
             cluster: remove the cluster too, where this library has created it.
         """
         self._close_clients()
-        self._on.delete(self.name, cluster=cluster)
+        self._on.delete(self.name, cluster=cluster, created=self._created)
         self.state = "Deleted"
 
     def on_update(self, redeploy: Callable[..., Deployment]) -> None:
@@ -241,6 +242,7 @@ def service_from(deployment: Deployment, target: Target) -> Service:
         raw=deployment.raw,
         _target=target,
         _timeout=deployment.timeout,
+        _created=deployment.created,
     )
 
 

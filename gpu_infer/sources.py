@@ -21,18 +21,25 @@ def parse(path: Path) -> ast.Module:
 
 
 def defined_functions(tree: ast.Module) -> dict[str, ast.FunctionDef | ast.AsyncFunctionDef | None]:
-    """The names that a module binds at its top level; the function where it is one, ``None`` for anything else."""
+    """The names that a module binds, also inside ``if`` and ``try``; the function where it is one, else ``None``.
+
+    After ``from x import *`` anything may be bound: then ``"*"`` is among the names.
+    """
     names: dict[str, ast.FunctionDef | ast.AsyncFunctionDef | None] = {}
-    for node in tree.body:
+    queue: list[ast.AST] = list(tree.body)
+    while queue:
+        node = queue.pop(0)
         match node:
             case ast.FunctionDef() | ast.AsyncFunctionDef():
                 names[node.name] = node
-            case ast.Assign(targets=targets):
-                names |= {target.id: None for target in targets if isinstance(target, ast.Name)}
+            case ast.ClassDef():
+                names[node.name] = None
             case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
                 names |= {(alias.asname or alias.name).split(".")[0]: None for alias in aliases}
+            case ast.Name(id=name, ctx=ast.Store()):
+                names[name] = None
             case _:
-                pass
+                queue.extend(ast.iter_child_nodes(node))
     return names
 
 

@@ -157,7 +157,7 @@ class ServiceSpec:
     batching: Batching = field(default_factory=Batching)
     entry_script: Path | None = None
     conda_file: Path | None = None
-    environment_variables: Mapping[str, str] = field(default_factory=dict[str, str])
+    environment_variables: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)  # may hold secrets
     timeout: float = 60.0
     ttl: float | None = None
     keep: bool = False

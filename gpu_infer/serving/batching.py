@@ -20,6 +20,9 @@ import numpy as np
 
 from .failures import BadInput, DeadlineExceeded, ModelFailure, Overloaded, RequestFailure
 
+_LOOK_AHEAD = 64
+"""How many jobs of another shape the owner passes over in search of more for its batch."""
+
 Predict = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 
 
@@ -210,28 +213,25 @@ class Batcher:
                     return batch
 
     def _pick(self) -> List[_Job]:
-        """Take the oldest job and all that fit with it; drop what nobody waits for any more."""
+        """Take the oldest job and those behind it that fit with it; drop what nobody waits for any more."""
         batch: List[_Job] = []
-        left: Deque[_Job] = deque()
+        passed_over: List[_Job] = []
         size, now = 0, time.monotonic()
-        while self._jobs:
+        while self._jobs and size < self._max_batch and len(passed_over) < _LOOK_AHEAD:
             job = self._jobs.popleft()
             if job.abandoned or job.deadline <= now:
                 self._waiting -= len(job.rows)
                 self._counts["expired"] += len(job.rows)
                 job.future.set_exception(DeadlineExceeded("The time-out passed before the device was free."))
-                continue
-            fits = not batch or (self._merge and job.key == batch[0].key and size + len(job.rows) <= self._max_batch)
-            if not fits:
-                left.append(job)
-                continue
-            batch.append(job)
-            size += len(job.rows)
-            self._waiting -= len(job.rows)
-            if size >= self._max_batch or not self._merge:
-                break
-        left.extend(self._jobs)
-        self._jobs = left
+            elif not batch or (job.key == batch[0].key and size + len(job.rows) <= self._max_batch):
+                batch.append(job)
+                size += len(job.rows)
+                self._waiting -= len(job.rows)
+                if not self._merge:
+                    break
+            else:
+                passed_over.append(job)
+        self._jobs.extendleft(reversed(passed_over))
         return batch
 
     def _own_device(self) -> None:
@@ -239,22 +239,33 @@ class Batcher:
             jobs = self._take()
             if jobs is None:
                 return
-            started = time.monotonic()
-            rows = jobs[0].rows if len(jobs) == 1 else np.concatenate([job.rows for job in jobs])
-            clock = time.perf_counter()
-            outputs, failures = self._run_isolated(rows)
-            seconds = time.perf_counter() - clock
-            with self._wake:
-                self._histogram[len(rows)] += 1
-                self._counts["items"] += len(rows)
-                self._counts["failed"] += len(failures)
-                self._seconds += seconds
-            at = 0
-            for job in jobs:
-                end = at + len(job.rows)
-                mine = {index - at: failure for index, failure in failures.items() if at <= index < end}
-                job.future.set_result(BlockResult(outputs[at:end], mine, len(rows), (started - job.queued) * 1e3))
-                at = end
+            try:
+                self._run_jobs(jobs)
+            except BaseException as error:  # out of memory between the runs: this batch fails, the next may not
+                failure = ModelFailure(f"The batch could not be run: {type(error).__name__}: {_first_line(error)}")
+                failure.__cause__ = error
+                for job in jobs:
+                    if not job.future.done():
+                        job.future.set_exception(failure)
+
+    def _run_jobs(self, jobs: List[_Job]) -> None:
+        """Run one batch and hand each job its part."""
+        started = time.monotonic()
+        rows = jobs[0].rows if len(jobs) == 1 else np.concatenate([job.rows for job in jobs])
+        clock = time.perf_counter()
+        outputs, failures = self._run_isolated(rows)
+        seconds = time.perf_counter() - clock
+        with self._wake:
+            self._histogram[len(rows)] += 1
+            self._counts["items"] += len(rows)
+            self._counts["failed"] += len(failures)
+            self._seconds += seconds
+        at = 0
+        for job in jobs:
+            end = at + len(job.rows)
+            mine = {index - at: failure for index, failure in failures.items() if at <= index < end}
+            job.future.set_result(BlockResult(outputs[at:end], mine, len(rows), (started - job.queued) * 1e3))
+            at = end
 
     def _run_isolated(self, rows: np.ndarray) -> Tuple[List[Optional[Dict[str, Any]]], Dict[int, RequestFailure]]:
         """Run rows; where the run raises, halve until only the items at fault are without a result."""

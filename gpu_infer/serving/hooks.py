@@ -34,11 +34,13 @@ class Hook:
         text: as the user wrote it.
         steps: run in order.
         item_ndim: rank of an array that the chain takes as one item, ``None`` where that is not known.
+        keeps_rank: whether what goes in has the rank of what comes out.
     """
 
     text: str
     steps: Tuple[Step, ...]
     item_ndim: Optional[int] = None
+    keeps_rank: bool = False
 
     def __call__(self, value: Any) -> Any:  # noqa: D102 - a chain is called
         for step in self.steps:
@@ -68,7 +70,8 @@ def load_hook(text: str, *, role: str, folder: Path) -> Optional[Hook]:
             step, ndim = _built_in(part, role), (3 if part.split(":")[0] == "image" else None)
         steps.append(step)
         item_ndim = ndim if index == 0 else item_ndim
-    return Hook(text, tuple(steps), item_ndim)
+    keeps_rank = all(piece.strip().startswith("divide:") for piece in text.split("|"))
+    return Hook(text, tuple(steps), item_ndim, keeps_rank)
 
 
 def is_file_hook(part: str) -> bool:
@@ -239,7 +242,7 @@ def _top_k(output: Any, k: int) -> Dict[str, List[Any]]:
     scores = _one_output(output, "top_k")
     if scores.ndim != 1:
         raise HookError(f"'top_k' takes one row of scores per item, the output has {list(scores.shape)}.")
-    best = np.argsort(-scores, kind="stable")[:k]
+    best = np.argsort(-scores.astype(np.float64), kind="stable")[:k]  # unsigned numbers and booleans have no minus
     return {"classes": best.tolist(), "scores": scores[best].tolist()}
 
 

@@ -36,10 +36,11 @@ from .failures import (
     RequestFailure,
 )
 from .hooks import Hook
-from .narrow import is_array
+from .narrow import is_array, is_dict, is_list
 from .settings import Settings
 
 MIB = 1 << 20
+_TOO_LARGE = "The body is larger than {:g} MiB. Send fewer items per request, or raise GPU_INFER_MAX_BODY_MB."
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ class Runtime:
         self._started = time.time()
         self._lock = threading.Lock()
         self._requests: Counter[str] = Counter()
+        self._in_flight = 0
         self.batcher: Batcher = Batcher(
             lambda rows: adapter.predict(rows, self.wanted),
             max_batch=settings.max_batch,
@@ -102,7 +104,7 @@ class Runtime:
     @property
     def item_ndim(self) -> Optional[int]:
         """Rank of an array that is one item of a request, ``None`` where it is not known."""
-        if self.preprocess is not None:
+        if self.preprocess is not None and not self.preprocess.keeps_rank:
             return self.preprocess.item_ndim
         shape = self.adapter.input.item_shape
         return None if shape is None else len(shape)
@@ -116,10 +118,8 @@ class Runtime:
             request: the stock server's request (a Flask request).
         """
         trace = _Trace()
-        if request.method == "GET":
-            answer = self._answer_get(request)
-        elif request.method == "POST":
-            answer = self._answer_post(request, trace)
+        if request.method in ("GET", "POST"):
+            answer = self._answer(request, trace)
         else:
             answer = _error(405, f"{request.method} is not supported")
         with self._lock:
@@ -132,6 +132,37 @@ class Runtime:
         }
         return Answer(answer.status, answer.body, headers)
 
+    def _answer(self, request: Any, trace: _Trace) -> Answer:
+        """Answer what can be answered; what goes wrong becomes an answer, too."""
+        try:
+            if request.method == "GET":
+                return self._answer_get(request)
+            with self._admitted():
+                return self._answer_post(request, trace)
+        except RequestFailure as failure:
+            return self._refuse(failure)
+        except Exception as error:  # our own mistake: say so, keep the traceback in the log, answer the next request
+            traceback.print_exc(file=sys.stderr)
+            return _error(500, f"The serving runtime failed: {type(error).__name__}. See the log.", kind="internal")
+
+    @contextlib.contextmanager
+    def _admitted(self) -> Generator[None, None, None]:
+        """Count a request in and out.
+
+        Requests beyond the limit would wait in gunicorn, where nobody counts them, and the health probe behind them.
+        """
+        with self._lock:
+            if self._in_flight >= self.settings.max_concurrency:
+                raise Overloaded(
+                    f"{self._in_flight} requests are under way already. Send fewer at once.", retry_after=1
+                )
+            self._in_flight += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._in_flight -= 1
+
     def _answer_get(self, request: Any) -> Answer:
         reports = {"describe": self.describe, "stats": self.stats, "gpu": lambda: gpu_report(self.adapter)}
         report = reports.get(request.args.get("gpu_infer", ""))
@@ -140,18 +171,12 @@ class Runtime:
         return Answer(200, to_json(report()), {"Content-Type": "application/json"})
 
     def _answer_post(self, request: Any, trace: _Trace) -> Answer:
-        try:
-            started = time.monotonic()
-            deadline = started + self._timeout(request.headers.get("x-gpu-infer-timeout-ms", "")) / 1e3
-            items = self._read(request)
-            results = self._score(items, deadline, trace)
-            accept_npy = parse_accept(request.headers.get("Accept", ""))
-            body, content_type = encode_results(results, many=items.many, accept_npy=accept_npy)
-        except RequestFailure as failure:
-            return self._refuse(failure)
-        except Exception as error:  # our own mistake: say so, keep the traceback in the log, answer the next request
-            traceback.print_exc(file=sys.stderr)
-            return _error(500, f"The serving runtime failed: {type(error).__name__}. See the log.", kind="internal")
+        started = time.monotonic()
+        deadline = started + self._timeout(request.headers.get("x-gpu-infer-timeout-ms", "")) / 1e3
+        items = self._read(request)
+        results = self._score(items, deadline, trace)
+        accept_npy = parse_accept(request.headers.get("Accept", ""))
+        body, content_type = encode_results(results, many=items.many, accept_npy=accept_npy)
         return Answer(200, body, {"Content-Type": content_type})
 
     def _timeout(self, text: str) -> float:
@@ -172,13 +197,16 @@ class Runtime:
         if problem:
             raise BadInput(problem)
         limit = int(self.settings.max_body_mb * MIB)
-        request.max_content_length = limit
+        if (request.content_length or 0) > limit:
+            raise BodyTooLarge(_TOO_LARGE.format(limit / MIB))
+        with contextlib.suppress(AttributeError):  # Flask before 3.1 lets only the application set it
+            request.max_content_length = limit
         content_type = (request.headers.get("Content-Type", "") or "").split(";")[0].strip().lower()
         with _body_errors(limit):
             if content_type == MULTIPART:
                 return decode_parts(_read_parts(request))
             body = request.get_data(cache=False)
-        return decode_body(content_type, body, item_ndim=self.item_ndim, many=many)
+            return decode_body(content_type, body, item_ndim=self.item_ndim, many=many)
 
     def _score(self, items: Items, deadline: float, trace: _Trace) -> List[Any]:
         """Preprocess, check, run and postprocess the items of a request."""
@@ -186,9 +214,11 @@ class Runtime:
             if not len(items.values):
                 return []
             # One array of items: one check of the whole block instead of one per item.
-            blocks = [(list(range(len(items.values))), self._check_block(items.values))]
+            blocks: Sequence[Tuple[Sequence[int], np.ndarray]] = [
+                (range(len(items.values)), self._check_block(items.values))
+            ]
         else:
-            blocks = _by_shape([self._prepare(item, index) for index, item in enumerate(items.values)])
+            blocks = _by_shape([self._prepare(item, index, deadline) for index, item in enumerate(items.values)])
         results: List[Any] = [None] * len(items.values)
         for indices, rows in blocks:
             outcome = self.batcher.run(rows, deadline=deadline)
@@ -216,8 +246,12 @@ class Runtime:
                 self._check(item, index)
             raise
 
-    def _prepare(self, item: Any, index: int) -> Any:
+    def _prepare(self, item: Any, index: int, deadline: float) -> Any:
+        if time.monotonic() > deadline:
+            raise DeadlineExceeded(f"The time-out passed after {index} items were read.")
         if self.preprocess is not None:
+            if is_array(item) and not item.flags.writeable:
+                item = item.copy()  # a hook may work in place
             try:
                 item = self.preprocess(item)
             except RequestFailure as failure:
@@ -229,6 +263,8 @@ class Runtime:
                 raise _hook_failure("preprocess", error, index) from error
         elif self.adapter.input.dtype == "bytes" and is_array(item) and item.ndim == 0:
             item = item.item()
+        elif is_list(item) or is_dict(item):
+            raise BadInput(f"The model takes {self.adapter.input}; got JSON that is no array of numbers.", item=index)
         return self._check(item, index)
 
     def _check(self, item: Any, index: int) -> Any:
@@ -290,10 +326,9 @@ def _body_errors(limit: int) -> Generator[None, None, None]:
     try:
         yield
     except RequestEntityTooLarge as error:
-        raise BodyTooLarge(
-            f"The body is larger than {limit / MIB:g} MiB (or has too many parts). Send fewer items per request, or "
-            "raise GPU_INFER_MAX_BODY_MB."
-        ) from error
+        raise BodyTooLarge(_TOO_LARGE.format(limit / MIB) + " A multipart body has up to 1,000 parts.") from error
+    except MemoryError as error:
+        raise BodyTooLarge("There is no memory for a body of this size now. Send fewer items per request.") from error
     except (HTTPException, OSError, ValueError) as error:
         raise BadInput(f"The body could not be read: {str(error)[:200]}.") from error
 

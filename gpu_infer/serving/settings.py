@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -33,6 +34,8 @@ class Settings:
         allow_cpu: serve without a GPU instead of failing in ``init()``.
         max_batch: the most items that run at once.
         max_queue: the most items that wait; more are refused with 503.
+        max_concurrency: the most requests that a worker holds at once; more are refused with 503, while there are
+            threads left to answer the health probe.
         batching: whether items of different requests may run together.
         timeout_ms: deadline of a request; a request may ask for less, never for more.
         max_body_mb: the largest request body, in MiB.
@@ -50,6 +53,7 @@ class Settings:
     allow_cpu: bool = False
     max_batch: int = 32
     max_queue: int = 512
+    max_concurrency: int = 128
     batching: bool = True
     timeout_ms: int = 60_000
     max_body_mb: float = 100.0
@@ -57,9 +61,9 @@ class Settings:
     warm_up: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("max_batch", "max_queue", "timeout_ms", "max_body_mb"):
-            if getattr(self, name) <= 0:
-                raise SettingsError(f"{name} must be above 0, got {getattr(self, name)}.")
+        for name in ("max_batch", "max_queue", "max_concurrency", "timeout_ms", "max_body_mb"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise SettingsError(f"{name} must be a number above 0, got {getattr(self, name)}.")
         if self.threads < 0:
             raise SettingsError(f"threads must be 0 (the framework's own choice) or more, got {self.threads}.")
 

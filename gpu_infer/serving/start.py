@@ -18,7 +18,7 @@ from .failures import BadInput, RequestFailure
 from .hooks import Hook, HookError, is_file_hook, load_hook
 from .model_finder import find_model
 from .runtime import Runtime
-from .settings import SETTINGS_FILE, Settings, load_settings
+from .settings import SETTINGS_FILE, Settings, SettingsError, load_settings
 from .stages import say, stage
 
 WARM_UP_SECONDS = 120.0
@@ -34,6 +34,10 @@ def start(folder: Path) -> Runtime:
     with stage("settings"):
         settings = load_settings(folder)
         version = json.loads((folder / SETTINGS_FILE).read_text("utf-8")).get("version", "")
+        if os.environ.get("WORKER_PRELOAD", "").lower() == "true":
+            raise SettingsError(
+                "WORKER_PRELOAD=true does not work: threads and GPUs do not survive the fork. Unset it."
+            )
     with stage("find_model") as current:
         found = find_model(Path(_model_dir()), hint=settings.model_path or None)
         current.note = f"{found.format} {found.path.name}"

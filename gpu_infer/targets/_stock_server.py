@@ -3,7 +3,7 @@
 Run as a script. The stock command binds 0.0.0.0 and takes no address. gunicorn, which it starts, takes a bound socket
 the way systemd hands one over, so the server is reachable from this machine alone, and no port is chosen twice.
 
-Usage: ``python _stock_server.py SOCKET_FD PORT``, with everything else in the environment.
+Usage: ``python _stock_server.py SOCKET_FD PORT SUPERVISOR_PID``, with everything else in the environment.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ LISTEN_FD = 3
 
 def main() -> None:
     """Become the server."""
-    socket_fd, port = int(sys.argv[1]), sys.argv[2]
-    die_with_parent(os.getppid())
-    os.register_at_fork(after_in_child=lambda: die_with_parent(os.getppid()))
+    socket_fd, port, supervisor = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    die_with_parent(supervisor)
+    master = os.getpid()
+    os.register_at_fork(after_in_child=lambda: die_with_parent(master))
     if hasattr(signal, "SIGRTMIN"):
         # Writes the stacks of all threads to the log: where a hanging init() hangs. Workers inherit it.
         faulthandler.register(signal.SIGRTMIN + 3, all_threads=True)

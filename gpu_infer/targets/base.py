@@ -87,6 +87,12 @@ class Target(Protocol):
         """Let it outlive this process, for ``ttl`` seconds."""
         ...
 
-    def delete(self, name: str, *, cluster: bool) -> None:
-        """Remove it; deleting the absent succeeds."""
+    def delete(self, name: str, *, cluster: bool, created: float | None = None) -> None:
+        """Remove it; deleting the absent succeeds.
+
+        Args:
+            name: of the service.
+            cluster: remove the cluster too, where we have created it.
+            created: remove only the service created then, not one that has its name by now.
+        """
         ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import os
 import shutil
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gpu_infer.bundle import Template, build_bundle
-from gpu_infer.diagnose import hanging_stack, init_failure, stages, tail
+from gpu_infer.diagnose import current_stage, hanging_stack, init_failure, stages, tail
 from gpu_infer.errors import (
     DeploymentTimeoutError,
     Finding,
@@ -32,6 +33,9 @@ __all__ = ["DEFAULT_TTL", "LocalTarget"]
 
 DEFAULT_TTL = 8 * 3600.0
 """Seconds that a kept service lives unless told otherwise: a working day."""
+
+_ABANDONED_SECONDS = 3600.0
+"""A folder without an entry is being built, for less than this."""
 
 _BOOTING = "Booting worker with pid"
 _KIND, _TARGET = "service", "local"
@@ -55,6 +59,8 @@ class LocalTarget:
             PreflightError: the name or the port is taken.
         """
         folder = self._build(spec, template)
+        if spec.overwrite:
+            self.delete(spec.name, cluster=False)
         try:
             bound = process.bind(_port(spec))
         except BaseException:
@@ -68,9 +74,10 @@ class LocalTarget:
             "kept": spec.keep,
             "workers": spec.scale.workers,
             "timeout": spec.timeout,
+            "own_script": spec.entry_script is not None,
             "pid": 0,
-            "started": 0,
-            "parent": [os.getpid(), process.start_time(os.getpid())],
+            "started": "",
+            "parent": [os.getpid(), process.process_start(os.getpid())],
         }
         with bound:
             self._forget_dead()
@@ -83,7 +90,11 @@ class LocalTarget:
                 raise PreflightError([Finding("error", "name-taken", message, fix)])
             entry = self._entry(spec.name)
             self._mine[spec.name] = entry
-            return self._deployment(self._launch(entry, bound), "Starting")
+            try:
+                return self._deployment(self._launch(entry, bound), "Starting")
+            except BaseException:
+                self._delete(self._entry(spec.name))
+                raise
 
     def wait(self, name: str, *, timeout: float) -> Deployment:
         """Wait until the server answers its health probe.
@@ -97,15 +108,17 @@ class LocalTarget:
         deadline = time.monotonic() + timeout
         told = 0
         health = process.Health(entry.details["port"])
+        answered = False
         try:
-            while not health.poll(0.05):
+            while not (answered := answered or health.poll(0.05)) or not self._all_workers_ready(entry):
+                if answered:
+                    time.sleep(0.05)
                 log = process.read_log(folder)
                 told = _tell(name, log, told)
                 alive = self._is_alive(entry)
                 # gunicorn starts a worker anew that ends without an exit code of its own: that would go on for ever.
                 if not alive or log.count(_BOOTING) > entry.details["workers"]:
-                    code = None if alive else process.exit_code(folder)
-                    raise init_failure(name, process.read_log(folder), exit_code=0 if code is None else code)
+                    raise init_failure(name, process.read_log(folder), exit_code=process.exit_code(folder))
                 if time.monotonic() >= deadline:
                     raise self._timed_out(entry, timeout)
         finally:
@@ -115,11 +128,19 @@ class LocalTarget:
         emit(Event(name, "healthy", "ok", deployment.scoring_uri))
         return deployment
 
+    def _all_workers_ready(self, entry: Entry) -> bool:
+        """Whether every worker has warmed up: the probe is answered by the first. A user's script does not tell."""
+        if entry.details["own_script"] or entry.details["workers"] == 1:
+            return True
+        log = process.read_log(Path(entry.details["folder"]))
+        ready = [stage for stage in stages(log) if (stage.name, stage.state) == ("warm_up", "ok")]
+        return len(ready) >= entry.details["workers"]
+
     def _timed_out(self, entry: Entry, timeout: float) -> DeploymentTimeoutError:
         process.dump_stacks(entry.details["pid"])
         log = process.read_log(Path(entry.details["folder"]))
-        begun = stages(log)
-        where = f" It was in stage {begun[-1].name}." if begun and begun[-1].state == "start" else ""
+        stage = current_stage(log)
+        where = f" It was in stage {stage}." if stage else ""
         stack = hanging_stack(log)
         shown = (
             f"It hangs here, the innermost call first:\n{stack}" if stack else f"The end of its log:\n{tail(log, 15)}"
@@ -157,6 +178,7 @@ class LocalTarget:
             "model": str(spec.model),
             "workers": spec.scale.workers,
             "timeout": spec.timeout,
+            "own_script": spec.entry_script is not None,
         }
         return self._restart(entry, changed, discard_new=new, discard_old=old)
 
@@ -186,10 +208,10 @@ class LocalTarget:
         process.disown(details["pid"])
         return self.find(name)
 
-    def delete(self, name: str, *, cluster: bool) -> None:  # noqa: ARG002 - there is no cluster here
+    def delete(self, name: str, *, cluster: bool, created: float | None = None) -> None:  # noqa: ARG002 - no cluster here
         """End the processes and remove every trace; deleting the absent succeeds."""
         entry = Ledger().find(_KIND, _TARGET, name)
-        if entry is not None:
+        if entry is not None and created in (None, entry.created):
             self._delete(entry)
 
     # --- inside -------------------------------------------------------------------------------------------------------
@@ -205,7 +227,8 @@ class LocalTarget:
             if spec.model.path is not None:
                 models = folder / "azureml-models" / spec.model.name / (spec.model.version or "1")
                 models.mkdir(parents=True)
-                (models / spec.model.path.name).symlink_to(spec.model.path.resolve())
+                for file in model_files(spec.model.path.resolve()):
+                    (models / file.name).symlink_to(file)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -222,8 +245,9 @@ class LocalTarget:
         process.new_run(folder)
         process.write_lease(folder, kept=False, expires=None)
         emit(Event(entry.name, "start_server", "start"))
-        pid = process.spawn(folder, bound, process.server_environment(bundle, model_dir, environment))
-        details = {**entry.details, "pid": pid, "started": process.start_time(pid)}
+        owner: tuple[int, str] = tuple(entry.details["parent"])
+        pid = process.spawn(folder, bound, process.server_environment(bundle, model_dir, environment), owner=owner)
+        details = {**entry.details, "pid": pid, "started": process.process_start(pid)}
         Ledger().update(_KIND, _TARGET, entry.name, details=details, expires=entry.expires)
         launched = replace(entry, details=details)
         if entry.details["kept"]:
@@ -232,6 +256,8 @@ class LocalTarget:
             self._mine.pop(entry.name, None)
         elif entry.name in self._mine:
             self._mine[entry.name] = launched
+        else:
+            process.disown(pid)  # another process owns the service and ends it
         return launched
 
     def _restart(
@@ -270,7 +296,10 @@ class LocalTarget:
 
     def _delete_mine(self) -> None:
         """At the end of this process: what was not kept goes."""
-        for entry in list(self._mine.values()):
+        for mine in list(self._mine.values()):
+            entry = Ledger().find(_KIND, _TARGET, mine.name)
+            if entry is None or entry.created != mine.created or entry.details["kept"]:
+                continue  # deleted, replaced or kept by another process
             if entry.details["parent"][0] == os.getpid():  # not in a forked child
                 self._delete(entry)
 
@@ -297,6 +326,15 @@ class LocalTarget:
                 continue
             shutil.rmtree(folder, ignore_errors=True)
             Ledger().remove(entry)
+        self._forget_folders()
+
+    def _forget_folders(self) -> None:
+        """Remove folders that no entry names: whoever built them was killed before it could write one."""
+        known = {entry.details["folder"] for entry in Ledger().entries(_KIND, _TARGET)}
+        for folder in (state_folder() / "services").glob("*-*"):
+            with contextlib.suppress(FileNotFoundError):
+                if str(folder) not in known and time.time() - folder.stat().st_mtime > _ABANDONED_SECONDS:
+                    shutil.rmtree(folder, ignore_errors=True)
 
     def _is_alive(self, entry: Entry) -> bool:
         return bool(entry.details["pid"]) and process.is_alive(entry.details["pid"], entry.details["started"])
@@ -325,6 +363,15 @@ class LocalTarget:
             timeout=entry.details["timeout"],
             raw=entry,
         )
+
+
+def model_files(path: Path) -> list[Path]:
+    """A model file and what belongs to it: a checkpoint's parts, an ONNX file's external data; a folder is itself."""
+    if path.is_dir():
+        return [path]
+    models = {".onnx", ".pt", ".pth", ".ts", ".pt2", ".keras", ".h5", ".meta"}
+    parts = (other for other in path.parent.glob("*") if other.name.startswith((f"{path.stem}.", f"{path.name}_")))
+    return [path, *sorted(part for part in parts if part != path and part.is_file() and part.suffix not in models)]
 
 
 def _port(spec: ServiceSpec) -> int:

@@ -16,7 +16,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from gpu_infer.errors import Finding, PreflightError
-from gpu_infer.targets._supervisor import EXIT_FILE, GRACE_SECONDS, LEASE_FILE, LOG_FILE
+from gpu_infer.targets._supervisor import (
+    EXIT_FILE,
+    GRACE_SECONDS,
+    LEASE_FILE,
+    LOG_FILE,
+    process_alive,
+    process_start,
+)
 
 __all__ = [
     "Health",
@@ -26,18 +33,22 @@ __all__ = [
     "exit_code",
     "is_alive",
     "new_run",
+    "process_start",
     "read_log",
     "server_environment",
     "spawn",
-    "start_time",
     "stop",
     "write_lease",
 ]
 
 HOST = "127.0.0.1"
 _HERE = Path(__file__).parent
-_owned: dict[int, subprocess.Popen[bytes]] = {}
-"""Supervisors that this process has started, by pid: they have to be reaped."""
+_owned: dict[int, tuple[subprocess.Popen[bytes], int]] = {}
+"""Supervisors to be reaped, by pid, and the process that has started them."""
+_disowned: set[int] = set()
+"""Supervisors of ours that outlive us, and are reaped if they do not."""
+_FROM_AZURE = ("GPU_INFER_", "AZUREML_", "AML_", "WORKER_", "GUNICORN_", "SCORING_TIMEOUT_MS", "SERVER_PORT", "LISTEN_")
+"""What a service reads from its environment: it comes from ``deploy()``, not from the shell that calls it."""
 
 
 def bind(port: int = 0) -> socket.socket:
@@ -61,13 +72,14 @@ def bind(port: int = 0) -> socket.socket:
     return bound
 
 
-def spawn(folder: Path, bound: socket.socket, environment: Mapping[str, str]) -> int:
+def spawn(folder: Path, bound: socket.socket, environment: Mapping[str, str], *, owner: tuple[int, str]) -> int:
     """Start the supervisor and, below it, the server.
 
     Args:
         folder: of the service; has the lease, gets the log.
         bound: the server's socket.
         environment: of the server, complete.
+        owner: pid and start of the process with which the service dies unless it is kept.
 
     Returns:
         the supervisor's pid. It leads a session and process group of its own: Ctrl-C in a terminal is for us alone.
@@ -75,7 +87,7 @@ def spawn(folder: Path, bound: socket.socket, environment: Mapping[str, str]) ->
     fd = str(bound.fileno())
     server = [sys.executable, str(_HERE / "_stock_server.py"), fd, str(bound.getsockname()[1])]
     process = subprocess.Popen(
-        [sys.executable, str(_HERE / "_supervisor.py"), str(folder), fd, str(os.getpid()), *server],
+        [sys.executable, str(_HERE / "_supervisor.py"), str(folder), fd, str(owner[0]), owner[1], *server],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -83,7 +95,7 @@ def spawn(folder: Path, bound: socket.socket, environment: Mapping[str, str]) ->
         env={**environment},
         start_new_session=True,
     )
-    _owned[process.pid] = process
+    _owned[process.pid] = (process, os.getpid())
     return process.pid
 
 
@@ -99,7 +111,7 @@ def server_environment(bundle: Path, model_dir: Path, environment: Mapping[str, 
         # One path per user: several services would fight for it, and nobody here needs it.
         arguments = f"{arguments} --no-control-socket".strip()
     return {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if not name.startswith(_FROM_AZURE)},
         "PYTHONUNBUFFERED": "1",
         "TMPDIR": str(temporary),
         "GPU_INFER_ALLOW_CPU": "1",
@@ -152,36 +164,21 @@ def exit_code(folder: Path) -> int | None:
         return None
 
 
-def start_time(pid: int) -> int:
-    """When a process was started, in the kernel's ticks: with the pid it names a process for good. 0 off Linux."""
-    fields = _proc_stat(pid)
-    return int(fields[19]) if fields else 0
-
-
-def is_alive(pid: int, started: int) -> bool:
+def is_alive(pid: int, started: str) -> bool:
     """Whether that very process still runs (a zombie does not)."""
-    process = _owned.get(pid)
-    if process is not None and process.poll() is not None:
+    child = _child(pid)
+    if child is not None and child.poll() is not None:
         return False
-    if sys.platform == "linux":
-        fields = _proc_stat(pid)
-        return bool(fields) and fields[0] not in "ZX" and (not started or int(fields[19]) == started)
-    try:
-        os.kill(pid, 0)
-    except OSError:
-        return False
-    return True
+    return process_alive(pid, started)
 
 
-def _proc_stat(pid: int) -> list[str]:
-    """The fields of ``/proc/PID/stat`` behind the command's name, state first; empty without the process."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()
-    except OSError:
-        return []
+def _child(pid: int) -> subprocess.Popen[bytes] | None:
+    """The handle of a supervisor that this very process has started; a forked child only inherits the table."""
+    process, parent = _owned.get(pid, (None, 0))
+    return process if parent == os.getpid() else None
 
 
-def stop(pid: int, started: int) -> None:
+def stop(pid: int, started: str) -> None:
     """End a supervisor and all below it: asked first, killed when that takes too long. Ending the dead succeeds."""
     if is_alive(pid, started):
         with contextlib.suppress(ProcessLookupError):
@@ -192,29 +189,43 @@ def stop(pid: int, started: int) -> None:
         if is_alive(pid, started):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGKILL)
-    process = _owned.pop(pid, None)
-    if process is not None:
-        process.wait()
-    else:
+    child = _child(pid)
+    if child is not None:
+        child.wait()
+        del _owned[pid]
+    elif pid in _disowned:
+        _disowned.discard(pid)
         with contextlib.suppress(ChildProcessError):
-            os.waitpid(pid, os.WNOHANG)  # ours, but disowned by keep()
+            os.waitpid(pid, os.WNOHANG)
 
 
 def disown(pid: int) -> None:
     """Stop being responsible for a supervisor that outlives us."""
-    process = _owned.get(pid)
-    if process is not None:
+    child = _child(pid)
+    if child is not None:
         # Or Popen complains, when it is collected, that the process still runs; that is what is meant.
-        process.returncode = process.returncode or 0
+        child.returncode = child.returncode or 0
         del _owned[pid]
+        _disowned.add(pid)
 
 
 def dump_stacks(pid: int) -> None:
-    """Ask the server to write the stacks of its threads to its log, where the system can."""
-    if hasattr(signal, "SIGRTMIN"):
+    """Ask the server's workers to write the stacks of their threads to the log, where the system can.
+
+    One after the other: they write a line at a time, and into one file.
+    """
+    for worker in [worker for master in _children(pid) for worker in _children(master)]:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(pid, signal.SIGRTMIN + 3)
+            os.kill(worker, signal.SIGRTMIN + 3)
         time.sleep(0.3)
+
+
+def _children(pid: int) -> list[int]:
+    """The children of a process; none off Linux."""
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text("utf-8").split()]
+    except OSError:
+        return []
 
 
 class Health:
@@ -237,8 +248,9 @@ class Health:
             time.sleep(timeout)
             return False
         assert self._connection is not None  # noqa: S101 - _ask has set it
-        readable, _, _ = select.select([self._connection], [], [], timeout)
-        if not readable:
+        waiting = select.poll()  # not select(), which takes no file descriptor from 1024 on
+        waiting.register(self._connection, select.POLLIN)
+        if not waiting.poll(timeout * 1000):
             return False
         try:
             answer = self._connection.recv(64)

@@ -8,6 +8,7 @@ import io
 import json
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -180,10 +181,40 @@ def test_the_import_fails(tiny_model: Path, script: Script) -> None:
     assert "score.py" in error.traceback
 
 
-@pytest.mark.parametrize("how", ["sys.exit(2)", "sys.exit(0)", "os._exit(0)", "os._exit(7)", "os.kill(os.getpid(), 9)"])
-def test_init_exits(tiny_model: Path, script: Script, how: str) -> None:
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        ("sys.exit(2)", "ended the process itself (sys.exit)"),
+        ("sys.exit(0)", "ended the process itself (sys.exit)"),
+        ("os._exit(0)", "the script may call os._exit()"),
+        ("os._exit(7)", "exit code 7): the script may call os._exit()"),
+        ("os.kill(os.getpid(), 9)", "killed (signal 9), most often because the machine ran out of memory"),
+        ("os.kill(os.getpid(), 11)", "segmentation fault"),
+    ],
+)
+def test_init_exits(tiny_model: Path, script: Script, how: str, says: str) -> None:
     error = failing(tiny_model, script(f"import os, sys\ndef init():\n    {how}\ndef run(data): return data"))
-    assert "sys.exit" in str(error) or "os._exit()" in str(error) or "signal 9" in str(error)
+    assert says in str(error)
+
+
+def test_a_preloaded_worker_is_refused(tiny_model: Path) -> None:
+    with pytest.raises(ScoringInitError, match="WORKER_PRELOAD=true does not work"):
+        gpu_infer.deploy(tiny_model, environment_variables={"WORKER_PRELOAD": "true"})
+
+
+def test_too_many_requests_at_once_are_refused_and_the_probe_is_answered(tiny_model: Path, tmp_path: Path) -> None:
+    hooks = tmp_path / "hooks.py"
+    hooks.write_text("import time\nITEM_NDIM = 1\ndef preprocess(x):\n    time.sleep(3)\n    return x\n")
+    limit = {"GPU_INFER_MAX_CONCURRENCY": "4"}
+    body = b'{"data": [[1, 2, 3, 4]]}'
+    with gpu_infer.deploy(tiny_model, preprocess=hooks, environment_variables=limit) as service:
+        with ThreadPoolExecutor(12) as pool:
+            replies = list(pool.map(lambda _: post(service.scoring_uri, body), range(12)))
+            assert service.refresh().state == "Healthy"
+        assert sorted({code for code, _, _ in replies}) == [200, 503]
+        refused = [headers for code, headers, _ in replies if code == 503]
+        assert {(headers["x-gpu-infer-error"], headers["retry-after"]) for headers in refused} == {("overloaded", "1")}
+        assert service.score([1, 2, 3, 4]).tolist() == [2, 4, 6, 8], "the client waits and asks again"
 
 
 def test_init_hangs(tiny_model: Path, script: Script) -> None:
@@ -273,7 +304,7 @@ def service(tiny_model: Path, home: Path) -> Iterator[gpu_infer.Service]:
         (b'{"rows": []}', "application/json", 400, 'has no "data"'),
         (b'{"data": [[1, 2]]}', "application/json", 400, "so an item is float32 [4]; got int64 [2]"),
         (b'{"data": [[[1, 2, 3, 4]]]}', "application/json", 400, "a request has 1 or 2; got 3"),
-        (b'{"data": [["a", "b", "c", "d"]]}', "application/json", 400, "got <U1 values"),
+        (b'{"data": [["a", "b", "c", "d"]]}', "application/json", 400, "got JSON that is no array of numbers"),
         (b"\xff\xd8\xff\xe0rubbish", "image/jpeg", 400, "not an image that can be read"),
         (b"\x93NUMPY\x01\x00", "application/x-npy", 400, "not a .npy array"),
         (b"hello", "application/octet-stream", 400, "The model takes x: float32 [N, 4], got encoded bytes (5 long)"),
@@ -346,7 +377,7 @@ def test_hooks_that_raise(tiny_model: Path, tmp_path: Path) -> None:
     hooks = tmp_path / "hooks.py"
     hooks.write_text(
         "ITEM_NDIM = 1\n"
-        "def preprocess(x):\n    if x[0] < 0: raise ValueError('only positive numbers')\n    return x\n"
+        "def preprocess(x):\n    if x[0] < 0: raise ValueError('only positive numbers')\n    x *= 1\n    return x\n"
         "def postprocess(y):\n    if y[0] > 100: raise RuntimeError('too much')\n    return {'first': float(y[0])}\n"
     )
     with gpu_infer.deploy(tiny_model, preprocess=hooks, postprocess=hooks) as service:

@@ -91,6 +91,7 @@ def test_built_ins() -> None:
     pixels = hook("divide:255|flatten", "preprocess")(np.full((2, 2), 255, np.uint8))
     assert pixels.tolist() == [1, 1, 1, 1]
     assert hook("") is None
+    assert hook("top_k:1")(np.array([0, 5, 3], np.uint8)) == {"classes": [1], "scores": [5]}
 
 
 @pytest.mark.parametrize(
@@ -136,7 +137,8 @@ def test_the_users_file(tmp_path: Path) -> None:
 
 def test_an_image_hook_knows_the_rank_of_pixels() -> None:
     assert hook("image:8x8", "preprocess").item_ndim == 3
-    assert hook("divide:2", "preprocess").item_ndim is None
+    assert hook("divide:2", "preprocess").keeps_rank
+    assert not hook("divide:2|flatten", "preprocess").keeps_rank
 
 
 # --- settings ---------------------------------------------------------------------------------------------------------
@@ -167,7 +169,8 @@ def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
         ({}, {"GPU_INFER_MAX_BATCH": "many"}, "GPU_INFER_MAX_BATCH='many': expected a whole number"),
         ({}, {"GPU_INFER_ALLOW_CPU": "maybe"}, "expected 1 or 0"),
         ({}, {"GPU_INFER_ITEM_SHAPE": "3xx"}, "expected numbers with commas"),
-        ({"max_batch": 0}, {}, "max_batch must be above 0"),
+        ({"max_batch": 0}, {}, "max_batch must be a number above 0"),
+        ({}, {"GPU_INFER_MAX_BODY_MB": "nan"}, "max_body_mb must be a number above 0"),
         ({}, {"GPU_INFER_THREADS": "-1"}, "threads must be 0"),
         ([1], {}, "cannot be read"),
     ],

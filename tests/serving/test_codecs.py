@@ -90,6 +90,15 @@ def hostile_header(header: str, data: bytes = b"") -> bytes:
             "cannot be used",
         ),
         (hostile_header("(" * 9000), "not a .npy array"),
+        (hostile_header("{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000, 0)}"), "holds no value"),
+        (
+            hostile_header("{'descr': '<U1', 'fortran_order': False, 'shape': (1,)}", b"\x00\xd8\x00\x00"),
+            "cannot be used",
+        ),
+        (
+            hostile_header("{'descr': '<U1', 'fortran_order': False, 'shape': (1,)}", b"\xff\xff\xff\x7f"),
+            "cannot be used",
+        ),
         (hostile_header("__import__('os').abort()"), "not a .npy array"),
         (hostile_header("{'descr': '<M8[s]', 'fortran_order': False, 'shape': (1,)}", b"x" * 8), "is not accepted"),
     ],
@@ -173,8 +182,21 @@ def test_wrong_json_is_refused_with_a_reason(body: bytes, says: str) -> None:
 
 
 def test_deep_nesting_is_refused_not_a_crash() -> None:
-    with pytest.raises(BadInput, match=r"nested too deeply"):
-        read("application/json", b"[" * 1000 + b'"x"' + b"]" * 1000)
+    for body in (b"[" * 1000 + b"1" + b"]" * 1000, b"[" * 2000 + b'"x"' + b"]" * 2000):
+        with pytest.raises(BadInput):
+            read("application/json", body)
+
+
+def test_texts_are_never_padded_to_one_length() -> None:
+    """As an array, a text of 100,000 characters among 10,000 short ones would take 4 GB."""
+    texts = [["a" * 100_000], *[["b"]] * 10_000]
+    items = read("application/json", json.dumps({"data": texts}).encode(), item_ndim=None)
+    assert list(items.values) == texts
+
+
+def test_many_small_ragged_items_are_refused_at_once() -> None:
+    with pytest.raises(BadInput, match=r"may differ in length; got 1,000,001"):
+        read("application/json", b"[" + b"[]," * 1_000_000 + b"[1]]", item_ndim=None)
 
 
 # --- one or many ------------------------------------------------------------------------------------------------------
@@ -245,6 +267,21 @@ def test_truncated_and_bomb_images_are_refused() -> None:
     huge[16:24] = (60_000).to_bytes(4, "big") * 2
     with pytest.raises(BadInput, match=r"pixels|Not an image"):
         decode_image(bytes(huge))
+
+
+def test_postscript_is_never_run() -> None:
+    script = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n"
+    with pytest.raises(BadInput, match=r"JPEG, PNG, WEBP, GIF, BMP, TIFF"):
+        decode_image(script)
+    with pytest.raises(BadInput, match="not an image"):
+        read("image/x-eps", script)
+
+
+def test_an_image_far_larger_than_wanted_is_averaged_down_first() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (2000, 3000, 3), np.uint8)
+    array = image_to_array(noise, ImageOptions(100, 50))
+    assert array.shape == (50, 100, 3)
+    np.testing.assert_allclose(array, 127.5, atol=25)
 
 
 def test_image_options() -> None:

@@ -13,7 +13,7 @@ import orjson
 from ..failures import BadInput, UnsupportedContentType
 from ..narrow import is_array, is_dict, is_list
 from . import npy
-from .images import image_format, looks_like_image
+from .images import check_header, looks_like_image
 
 NPY = "application/x-npy"
 JSON = "application/json"
@@ -23,7 +23,11 @@ MULTIPART = "multipart/form-data"
 _UNDECLARED = ("", "text/plain", "application/x-www-form-urlencoded")
 """What clients send who do not think about it; curl's ``--data-binary`` says it is a form."""
 
-_MAX_AXES = 32
+_MAX_AXES = 64
+"""As many as NumPy has."""
+
+_MAX_RAGGED = 10_000
+"""Each such item becomes an array of its own."""
 
 
 @dataclass(frozen=True)
@@ -97,15 +101,14 @@ def decode_json(body: bytes, *, item_ndim: Optional[int], many: Optional[bool]) 
     except orjson.JSONDecodeError as error:
         hint = " NaN and Infinity are not JSON: send null, or a .npy array." if _has_bare_nan(body) else ""
         raise BadInput(f"The body is not JSON: {error}.{hint}") from error
+    whole = payload
     if is_dict(payload) and "b64" not in payload:
         if "data" not in payload:
             keys = ", ".join(sorted(str(key)[:40] for key in payload)[:5]) or "none"
             raise BadInput(f'The JSON object has no "data". Send {{"data": [...]}}; its keys are: {keys}.')
         payload = payload["data"]
-    try:
-        value = _plain(payload)
-    except RecursionError:
-        raise BadInput("The JSON is nested too deeply.") from None
+    keyed = isinstance(whole, dict)
+    value = _as_it_is(payload) if body.count(b'"') > (2 if keyed else 0) else _numbers(payload)
     if is_array(value):
         return by_rank(value, item_ndim=item_ndim, many=many, outer_list=True)
     if is_list(value) and many is not False:
@@ -129,8 +132,8 @@ def by_rank(array: np.ndarray, *, item_ndim: Optional[int], many: Optional[bool]
             if not outer_list:
                 raise BadInput(
                     "This service does not know the rank of its items, so it cannot tell one from many. Send the "
-                    "header x-gpu-infer-items: one or many, or deploy with ITEM_NDIM in the preprocess file or "
-                    "GPU_INFER_ITEM_SHAPE set. The client's score([...]) with a list always means many."
+                    "header x-gpu-infer-items: one or many, or deploy with ITEM_NDIM in the preprocess file or, "
+                    "without one, GPU_INFER_ITEM_SHAPE. The client's score([...]) with a list always means many."
                 )
             many = array.ndim > 0
         elif array.ndim in (item_ndim, item_ndim + 1):
@@ -165,8 +168,7 @@ def _single(content_type: str, body: bytes) -> bytes:
     if content_type.startswith("image/"):
         if not body:
             raise BadInput("The image is empty.")
-        if image_format(body) is None:
-            raise BadInput(f"The body is not an image that can be read, although its type is {content_type}.")
+        check_header(body, content_type)
         return body
     if content_type == BYTES:
         return body
@@ -175,25 +177,37 @@ def _single(content_type: str, body: bytes) -> bytes:
     )
 
 
-def _plain(value: Any) -> Any:
-    """JSON to an array where it is numbers, to bytes where it is ``{"b64": ...}``; the rest stays as it is."""
-    if is_dict(value):
-        return _base64(value) if set(value) == {"b64"} else value
-    if isinstance(value, str):
-        return value
-    if is_list(value) and any(isinstance(element, (str, dict)) for element in value):
-        return [_plain(element) for element in value]
+def _as_it_is(value: Any) -> Any:
+    """JSON that holds text: ``{"b64": ...}`` becomes bytes, for one item or each of many; the rest is for a hook.
+
+    No array is made of it: NumPy would pad all texts to the longest, and a small body would fill the memory.
+    """
+    if is_list(value):
+        return [_base64(item) if is_dict(item) and set(item) == {"b64"} else item for item in value]
+    return _base64(value) if is_dict(value) and set(value) == {"b64"} else value
+
+
+def _numbers(value: Any) -> Any:
+    """JSON without any text, as an array; a list of arrays where the items are of different lengths."""
     try:
         with np.errstate(all="ignore"):
             array: np.ndarray = np.array(value)
             # null makes an array of objects: NaN for numbers, refused by the check of the model's dtype otherwise.
-            if array.dtype == object:
-                array = _with_nulls(value)
+            return _with_nulls(value) if array.dtype == object else array
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
         if is_list(value) and value and all(isinstance(element, list) for element in value):
-            return [_plain(element) for element in value]  # items of different lengths
+            if len(value) > _MAX_RAGGED:
+                raise BadInput(f"Up to {_MAX_RAGGED:,} items may differ in length; got {len(value):,}.") from error
+            return [_one_of_many(element) for element in value]
         raise BadInput(f"The data is no array of numbers: {str(error).splitlines()[0][:200]}.") from error
-    return array if array.dtype.kind in "biuf" else [_plain(element) for element in value]
+
+
+def _one_of_many(value: Any) -> np.ndarray:
+    try:
+        array: np.ndarray = np.array(value)
+        return _with_nulls(value) if array.dtype == object else array
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise BadInput(f"An item is no array of numbers: {str(error).splitlines()[0][:200]}.") from error
 
 
 def _with_nulls(value: Any) -> np.ndarray:

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
-import warnings
+import threading
 from dataclasses import dataclass
-from typing import Any, Optional, Tuple
+from typing import Any, Tuple
 
 import numpy as np
 
 from ..failures import BadInput
 from ..narrow import is_array
 
-MAX_PIXELS = 100_000_000
-"""A photograph has up to 60 million; a small file may claim far more than memory holds."""
+MAX_PIXELS = 64_000_000
+"""A photograph has up to 50 million; a file of a few kilobytes may claim far more than memory holds."""
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+"""What is decoded. Pillow knows many more, PostScript among them, which would run the sender's program."""
+
+_LARGE = 8_000_000
+_one_large_at_a_time = threading.Lock()
+"""Thirty-two threads that decode 64 million pixels each would need more memory than there is."""
 
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"BM", b"II*\x00", b"MM\x00*")
 
@@ -23,13 +31,20 @@ def looks_like_image(body: bytes) -> bool:
     return body.startswith(_MAGIC) or (body[:4] == b"RIFF" and body[8:12] == b"WEBP")
 
 
-def image_format(body: bytes) -> Optional[str]:
-    """The format that Pillow sees in the header, ``None`` when it sees none. Pixels are not decoded."""
+def check_header(body: bytes, content_type: str) -> None:
+    """Look at an image's header alone; its pixels are not decoded.
+
+    Raises:
+        BadInput: no image of a known format, or one with too many pixels.
+    """
     try:
-        with _open(body) as image:
-            return str(image.format)
-    except BadInput:
-        return None
+        with _open(body):
+            return
+    except BadInput as failure:
+        if "pixels" in failure.message:
+            raise
+        message = f"The body is not an image that can be read, although its type is {content_type}."
+        raise BadInput(message) from failure
 
 
 def decode_image(body: bytes, mode: str = "RGB") -> Any:
@@ -39,23 +54,29 @@ def decode_image(body: bytes, mode: str = "RGB") -> Any:
         BadInput: no image, one that is cut short or broken, or one with too many pixels.
     """
     with _open(body) as image:
-        if image.width * image.height > MAX_PIXELS:
-            raise BadInput(f"The image has {image.width} x {image.height} pixels; up to {MAX_PIXELS:,} are accepted.")
-        try:
-            return image.convert(mode)
-        except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more
-            raise BadInput(f"The image cannot be decoded, it may be cut short: {error}.") from error
+        large = image.width * image.height > _LARGE
+        with _one_large_at_a_time if large else contextlib.nullcontext():
+            try:
+                return image.convert(mode)
+            except (
+                Exception
+            ) as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more
+                raise BadInput(f"The image cannot be decoded, it may be cut short: {error}.") from error
 
 
 def _open(body: bytes) -> Any:
     from PIL import Image
 
+    Image.MAX_IMAGE_PIXELS = None  # the limit is below; Pillow's own only warns
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            return Image.open(io.BytesIO(body))
+        image = Image.open(io.BytesIO(body), formats=FORMATS)
     except Exception as error:  # hostile headers raise nearly anything
-        raise BadInput(f"Not an image that can be read: {str(error)[:200]}.") from error
+        known = ", ".join(FORMATS)
+        raise BadInput(f"Not an image that can be read ({known}): {str(error)[:200]}.") from error
+    if image.width * image.height > MAX_PIXELS:
+        image.close()
+        raise BadInput(f"The image has {image.width} x {image.height} pixels; up to {MAX_PIXELS:,} are accepted.")
+    return image
 
 
 @dataclass(frozen=True)
@@ -121,6 +142,10 @@ def _resize(image: Any, options: ImageOptions) -> np.ndarray:
     if image.size == size:
         pixels = np.asarray(image, dtype=np.float32)
         return pixels if pixels.ndim == 3 else pixels[:, :, np.newaxis]
+    # Far larger than the result: averaged down first, to a size that no filter can tell from the whole.
+    factor = min(image.width // (options.width * 4), image.height // (options.height * 4))
+    if factor > 1:
+        image = image.reduce(factor)
     method = getattr(Image.Resampling, options.resize.upper())
     channels = [channel.convert("F") for channel in image.split()]
     if options.crop == "center":

@@ -11,6 +11,9 @@ from ..failures import BadInput
 
 MAGIC = b"\x93NUMPY"
 
+_MAX_EMPTY = 1 << 16
+"""How many items a body without any value may claim: they cost the sender nothing, and us a place each."""
+
 _READABLE_KINDS = "biufcSU"
 """Booleans, integers, floats, complex, bytes, text: what is an array of plain values."""
 
@@ -38,6 +41,8 @@ def decode(body: bytes) -> np.ndarray:
         raise BadInput(f"A .npy array of dtype {dtype} is not accepted; send numbers, booleans, bytes or text.")
     if any(axis < 0 for axis in shape):
         raise BadInput(f"A .npy array cannot have the shape {shape}.")
+    if 0 in shape and math.prod(axis for axis in shape if axis) > _MAX_EMPTY:
+        raise BadInput(f"A .npy array of shape {list(shape)} holds no value.")
     have = len(body) - stream.tell()
     need = math.prod(shape) * dtype.itemsize
     if have != need:
@@ -45,8 +50,10 @@ def decode(body: bytes) -> np.ndarray:
         raise BadInput(f"The .npy body is {what}: {dtype} {list(shape)} takes {need:,} bytes, {have:,} are there.")
     try:
         values = np.frombuffer(body, dtype, offset=stream.tell()) if need else np.empty(0, dtype)
+        if dtype.kind == "U":
+            "".join(values.tolist()).encode("utf-8")  # code points that are none make trouble wherever they are used
         return values.reshape(shape, order="F" if fortran else "C")
-    except (ValueError, TypeError) as error:  # zero-size dtypes, more axes than NumPy has
+    except (ValueError, TypeError, SystemError) as error:  # zero-size dtypes, too many axes, text that is none
         raise BadInput(f"The .npy array of shape {list(shape)} cannot be used: {error}.") from error
 
 
