@@ -224,3 +224,13 @@ def test_nobody_gets_anothers_result(requests: list[list[int]]) -> None:
             assert values_of(result) == expected
             assert sorted(result.failures) == [i for i, value in enumerate(rows) if value == 13]
     batcher.close()
+
+
+def test_the_owner_survives_what_goes_wrong_between_the_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    batcher = make(Gate())
+    with monkeypatch.context() as patch:
+        patch.setattr(batcher, "_run_isolated", lambda rows: (_ for _ in ()).throw(MemoryError("no room")))
+        with pytest.raises(ModelFailure, match="MemoryError: no room"):
+            batcher.run(np.ones(2), deadline=in_a_minute())
+    assert values_of(batcher.run(np.ones(2), deadline=in_a_minute())) == [2, 2]
+    batcher.close()
