@@ -18,7 +18,7 @@ from gpu_infer._version import __version__
 from gpu_infer.sources import local_imports
 from gpu_infer.spec import ServiceSpec
 
-__all__ = ["TEMPLATES", "Bundle", "Template", "build_bundle", "hook_files", "load_template"]
+__all__ = ["TEMPLATES", "Bundle", "Template", "build_bundle", "hook_files", "load_template", "model_files"]
 
 TEMPLATES = ("tensorflow", "torch", "onnx")
 FRAMEWORK_TEMPLATES = {"tensorflow": "tensorflow", "torch": "torch", "onnxruntime": "onnx"}
@@ -113,6 +113,15 @@ def build_bundle(spec: ServiceSpec, parent: Path, *, template: Template) -> Bund
     digest = _digest(building)
     folder = building.rename(parent / f"gpu-infer-{digest}")
     return Bundle(folder, digest, environment)
+
+
+def model_files(path: Path) -> list[Path]:
+    """A model file and what belongs to it: a checkpoint's parts, an ONNX file's external data; a folder is itself."""
+    if path.is_dir():
+        return [path]
+    models = {".onnx", ".pt", ".pth", ".ts", ".pt2", ".keras", ".h5", ".meta"}
+    parts = (other for other in path.parent.glob("*") if other.name.startswith((f"{path.stem}.", f"{path.name}_")))
+    return [path, *sorted(part for part in parts if part != path and part.is_file() and part.suffix not in models)]
 
 
 def container_environment(spec: ServiceSpec) -> dict[str, str]:

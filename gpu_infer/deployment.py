@@ -6,12 +6,12 @@ import functools
 import inspect
 import itertools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, overload
 
-from gpu_infer.bundle import Template
+from gpu_infer.bundle import Template, load_template
 from gpu_infer.errors import Finding, MissingDependencyError, PreflightError, UnsupportedError
 from gpu_infer.plans import Plan
 from gpu_infer.preflight import check_local, choose_template, find_local_model
@@ -62,7 +62,7 @@ def deploy(
     environment_variables: Mapping[str, str] | None = None,
     timeout: float | str | timedelta = 60.0,
     ttl: float | str | timedelta | None = None,
-    wait: bool | float = True,
+    wait: bool | float | str | timedelta = True,
     keep: bool = False,
     overwrite: bool = False,
     dry_run: Literal[False] = False,
@@ -90,7 +90,7 @@ def deploy(  # pyright: ignore[reportInconsistentOverload] - the first overload 
     environment_variables: Mapping[str, str] | None = None,
     timeout: float | str | timedelta = 60.0,
     ttl: float | str | timedelta | None = None,
-    wait: bool | float = True,
+    wait: bool | float | str | timedelta = True,
     keep: bool = False,
     overwrite: bool = False,
     dry_run: bool = False,
@@ -151,7 +151,7 @@ def deploy(  # pyright: ignore[reportInconsistentOverload] - the first overload 
     service.on_update(functools.partial(_redeploy, on, service.name, arguments))
     if wait:
         try:
-            service.wait(timeout=DEFAULT_WAIT if wait is True else float(wait))
+            service.wait(timeout=DEFAULT_WAIT if wait is True else seconds_of(wait))
         except BaseException:
             service.delete()
             raise
@@ -187,24 +187,17 @@ def attach(name: str, workspace: Any = None) -> Service:
     """
     _refuse_workspace(workspace)
     on = _target_of("local")
-    return service_from(on.find(name), on)
+    return service_from(on.find(name), on, attached=True)
 
 
 def services(workspace: Any = None) -> list[Service]:
     """All services that run."""
     _refuse_workspace(workspace)
     on = _target_of("local")
-    return [service_from(deployment, on) for deployment in on.services()]
+    return [service_from(deployment, on, attached=True) for deployment in on.services()]
 
 
 # --- inside -----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Made(Plan):
-    """A plan with what it takes to carry it out."""
-
-    template_data: Template | None = field(default=None, repr=False)
 
 
 @functools.cache
@@ -215,19 +208,18 @@ def _target_of(name: TargetName) -> Target:
     raise UnsupportedError(message)
 
 
-def _make_plan(model: Any, workspace: Any = None, **arguments: Any) -> _Made:
+def _make_plan(model: Any, workspace: Any = None, **arguments: Any) -> Plan:
     _refuse_workspace(workspace)
     spec = _spec(model, **arguments)
     _target_of(spec.target)
     found, findings = find_local_model(spec)
     template = choose_template(spec, found)
     findings += check_local(spec, found, template)
-    return _Made(
+    return Plan(
         spec=spec,
         model_format=found.format if found else "",
         template=template.name if template else "none",
         findings=tuple(findings),
-        template_data=template,
     )
 
 
@@ -235,8 +227,11 @@ def _spec(model: Any, **a: Any) -> ServiceSpec:
     """The checked and typed form of the arguments of ``deploy()``."""
     ref = _model_ref(model)
     batching = a["batching"] if isinstance(a["batching"], Batching) else Batching(enabled=bool(a["batching"]))
+    if a["output"] is not None and not isinstance(a["output"], str):
+        message = f"output is the name of one output, got {a['output']!r}."
+        raise TypeError(message)
     for what in ("replicas", "workers"):
-        if not isinstance(a[what], int) or a[what] < 1:
+        if not isinstance(a[what], int) or isinstance(a[what], bool) or a[what] < 1:
             message = f"{what} must be a whole number from 1, got {a[what]!r}."
             raise ValueError(message)
     return ServiceSpec(
@@ -262,6 +257,9 @@ def _spec(model: Any, **a: Any) -> ServiceSpec:
 
 
 def _variables(given: Mapping[str, Any] | None) -> dict[str, str]:
+    if given is not None and not isinstance(given, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+        message = f"environment_variables is a mapping of names to values, got {type(given).__name__}."
+        raise TypeError(message)
     variables = {key: str(value) for key, value in (given or {}).items()}
     if "WORKER_COUNT" in variables:
         message = "environment_variables: WORKER_COUNT is set by workers=; use that."
@@ -283,31 +281,35 @@ def _hook_text(hook: Hook, role: str) -> str:
         return ""
     if isinstance(hook, str | Path):
         return str(hook)
-    name, source = getattr(hook, "__qualname__", ""), inspect.getsourcefile(hook) if callable(hook) else None
+    name, source = getattr(hook, "__qualname__", ""), inspect.getsourcefile(hook) if inspect.isfunction(hook) else None
     importable = source is not None and Path(source).is_file() and name.isidentifier()
     if not importable or getattr(hook, "__module__", "") == "__main__":
         message = (
-            f"{role}={hook!r}: the function has to travel in a file, and this one is a lambda, an inner function, or "
-            f"defined in a notebook or the running script."
+            f"{role}={hook!r}: the function has to travel in a file, and this one is a lambda, an inner function, an "
+            "object, or defined in another language, in a notebook or in the running script."
         )
         fix = f"Write it to a file and pass {role}='hooks.py:{name if name.isidentifier() else role}'."
         raise PreflightError([Finding("error", "hook", message, fix)])
     return f"{source}:{name}"
 
 
-def _start(on: Target, made: _Made, *, unnamed: bool) -> Deployment:
+def _template_of(made: Plan) -> Template | None:
+    return None if made.template == "none" else load_template(made.template)
+
+
+def _start(on: Target, made: Plan, *, unnamed: bool) -> Deployment:
     """Start; a name that we made up gets a number where it is taken."""
     for number in itertools.count(1):
         spec = made.spec if number == 1 else replace(made.spec, name=f"{made.spec.name}-{number}")
         try:
-            return on.start(spec, made.template_data)
+            return on.start(spec, _template_of(made))
         except PreflightError as error:
             if not unnamed or [finding.code for finding in error.findings] != ["name-taken"]:
                 raise
     raise AssertionError("the count never ends")
 
 
-def _redeploy(on: Target, name: str, arguments: dict[str, Any], model: Any = None, **changes: Any) -> Deployment:
+def _redeploy(on: Target, name: str, arguments: dict[str, Any], model: Any = None, /, **changes: Any) -> Deployment:
     """``Service.update``: the arguments of the first deployment, with the changes."""
     unknown = sorted(set(changes) - set(arguments))
     if unknown:
@@ -323,7 +325,7 @@ def _redeploy(on: Target, name: str, arguments: dict[str, Any], model: Any = Non
     made = _make_plan(**merged)
     if made.errors:
         _raise_findings(made.findings)
-    deployment = on.update(name, made.spec, made.template_data)
+    deployment = on.update(name, made.spec, _template_of(made))
     arguments.update(merged)
     return deployment
 

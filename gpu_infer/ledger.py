@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Entry", "Ledger", "state_folder"]
+from gpu_infer.errors import Finding, PreflightError
+
+__all__ = ["Entry", "Ledger", "exclusive", "state_folder"]
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS resources (
@@ -28,13 +30,42 @@ CREATE TABLE IF NOT EXISTS resources (
 
 
 def state_folder() -> Path:
-    """Where the library keeps its state: ``$GPU_INFER_HOME``, else ``$XDG_STATE_HOME/gpu-infer``; made where absent."""
+    """Where the library keeps its state: ``$GPU_INFER_HOME``, else ``$XDG_STATE_HOME/gpu-infer``; made where absent.
+
+    Raises:
+        PreflightError: it cannot be made.
+    """
     root = os.environ.get("GPU_INFER_HOME")
     if not root:
         root = str(Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "gpu-infer")
-    folder = Path(root).expanduser()
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder = Path(root).expanduser().absolute()  # a service runs in a folder of its own, and names it
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        message = f"The state folder {folder} cannot be made: {error.strerror}."
+        fix = "Set GPU_INFER_HOME to a folder that can be written."
+        raise PreflightError([Finding("error", "state-folder", message, fix)]) from error
     return folder
+
+
+@contextmanager
+def exclusive(name: str) -> Generator[None]:
+    """Hold what is called ``name`` against other threads and processes; the system lets go of it when we die.
+
+    Raises:
+        PreflightError: somebody else holds it.
+    """
+    import fcntl  # not on Windows, where nothing gets here
+
+    folder = state_folder() / "locks"
+    folder.mkdir(exist_ok=True)
+    with (folder / name).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            message = f"Service {name!r} is being changed by another thread or process."
+            raise PreflightError([Finding("error", "busy", message, "Try again when that is done.")]) from error
+        yield
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,5 +152,9 @@ class Ledger:
             connection.execute(_SCHEMA)
             yield connection
             connection.execute("COMMIT")
+        except sqlite3.DatabaseError as error:
+            message = f"The ledger {self.path} cannot be used: {error}."
+            fix = "Free some space if the disk is full; move the file away if it is damaged (no service ends by that)."
+            raise PreflightError([Finding("error", "ledger", message, fix)]) from error
         finally:
             connection.close()  # rolls back what was not committed

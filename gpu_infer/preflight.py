@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 from gpu_infer.bundle import BUNDLE_FILES, FRAMEWORK_TEMPLATES, Template, hook_files, load_template
@@ -12,11 +13,13 @@ from gpu_infer.errors import Finding
 from gpu_infer.serving.adapters.base import ModelFormatError
 from gpu_infer.serving.hooks import HookError, check_hook
 from gpu_infer.serving.model_finder import FoundModel, find_model
+from gpu_infer.serving.settings import Settings, SettingsError, load_settings
 from gpu_infer.sources import defined_functions, parse
 from gpu_infer.spec import ServiceSpec, name_problem
 
 __all__ = ["check_local", "choose_template", "find_local_model"]
 
+WINDOWS: bool = os.name == "nt"
 SERVER_MODULE = "azureml_inference_server_http"
 
 
@@ -56,6 +59,9 @@ def check_local(spec: ServiceSpec, found: FoundModel | None, template: Template 
         *_check_hooks(spec),
         *_check_entry_script(spec),
         *_check_files(spec),
+        *_check_template(spec, found),
+        *_check_settings(spec),
+        *_check_what_is_ignored(spec),
     ]
     if spec.scale.replicas > 1:
         message = f"replicas={spec.scale.replicas} means nothing on the local target: one server runs."
@@ -69,7 +75,7 @@ def _check_name(spec: ServiceSpec) -> list[Finding]:
 
 
 def _check_platform() -> list[Finding]:
-    if os.name != "nt":
+    if not WINDOWS:
         return []
     message = "The local target does not run on Windows: the stock inference server has no gunicorn there."
     return [Finding("error", "platform", message, "Use WSL 2, or deploy to Azure.")]
@@ -158,3 +164,34 @@ def _check_files(spec: ServiceSpec) -> list[Finding]:
     if spec.conda_file is not None and not spec.conda_file.is_file():
         return [Finding("error", "conda-file", f"There is no conda file at {spec.conda_file}.")]
     return []
+
+
+def _check_template(spec: ServiceSpec, found: FoundModel | None) -> list[Finding]:
+    if spec.template is None or found is None or FRAMEWORK_TEMPLATES[found.framework] == spec.template:
+        return []
+    message = f"template={spec.template!r} does not fit the model, which is {found.format}."
+    fix = f"Leave it out, or use {FRAMEWORK_TEMPLATES[found.framework]!r}."
+    return [Finding("error", "template", message, fix)]
+
+
+def _check_settings(spec: ServiceSpec) -> list[Finding]:
+    """The runtime's settings, as it will read them."""
+    try:
+        Settings(**spec.runtime_settings())
+        load_settings(Path("/nonexistent"), spec.environment_variables)
+    except SettingsError as error:
+        return [Finding("error", "settings", str(error))]
+    known = {f"GPU_INFER_{field.name.upper()}" for field in fields(Settings)}
+    unknown = sorted(name for name in spec.environment_variables if name.startswith("GPU_INFER_") and name not in known)
+    message = f"The runtime knows no setting {', '.join(unknown)}."
+    return [Finding("warning", "settings", message, "docs/settings.md lists them.")] if unknown else []
+
+
+def _check_what_is_ignored(spec: ServiceSpec) -> list[Finding]:
+    findings: list[Finding] = []
+    if spec.ttl is not None and not spec.keep:
+        message = "ttl= means nothing without keep=True: the service ends with this process."
+        findings.append(Finding("warning", "ttl", message))
+    if spec.cluster is not None or spec.resources.vm_size is not None:
+        findings.append(Finding("warning", "cluster-local", "cluster= and vm_size= mean nothing on the local target."))
+    return findings

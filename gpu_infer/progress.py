@@ -64,7 +64,7 @@ def emit(event: Event) -> None:
         return
     logger.info(line)
     # A notebook is no terminal, but shows a line that is written over just as well.
-    if sys.stderr.isatty() or "ipykernel" in sys.modules:
+    if sys.stderr is not None and (sys.stderr.isatty() or "ipykernel" in sys.modules):  # a daemon may have none
         done = event.stage == "healthy" or event.state == "failed"
         sys.stderr.write(f"\r{line:<{_WIDTH}}" + ("\n" if done else ""))
         sys.stderr.flush()

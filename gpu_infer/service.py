@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from gpu_infer.errors import UnsupportedError
 from gpu_infer.notebook import html_table
@@ -27,11 +27,13 @@ DEFAULT_WAIT = 600.0
 class Service:
     """A deployed service.
 
-    Use it in a ``with`` block and it is deleted at the block's end, however that comes; or call ``delete()``.
+    Use it in a ``with`` block and it is deleted at the block's end, however that comes; or call ``delete()``. The block
+    of a handle from ``attach()`` only closes connections: the service is somebody else's, or kept.
 
     Attributes:
         name: of the service.
-        state: ``Starting``, ``Healthy``, ``Unhealthy``, ``Failed`` or ``Deleted``, as last seen.
+        state: ``Starting``, ``Healthy``, ``Unhealthy``, ``Failed`` or ``Deleted``, as last seen; ``refresh()`` looks
+            again, ``wait()`` waits for ``Healthy``.
         scoring_uri: where requests go.
         target: ``local``, later ``aks`` or ``online``.
         price_per_hour: US dollars while it exists; 0 on the local target.
@@ -51,6 +53,8 @@ class Service:
     _redeploy: Callable[..., Deployment] | None = field(default=None, repr=False)
     _timeout: float = field(default=60.0, repr=False)
     _created: float | None = field(default=None, repr=False)
+    _own_script: bool = field(default=False, repr=False)
+    _attached: bool = field(default=False, repr=False)
     _client: ScoringClient | None = field(default=None, repr=False)
     _async_client: AsyncScoringClient | None = field(default=None, repr=False)
 
@@ -62,7 +66,7 @@ class Service:
         if self._client is None:
             from gpu_infer.client import ScoringClient
 
-            self._client = ScoringClient(self.scoring_uri, timeout=self._timeout)
+            self._client = ScoringClient(self.scoring_uri, timeout=self._timeout, codec=self._codec)
         return self._client
 
     @property
@@ -71,7 +75,7 @@ class Service:
         if self._async_client is None:
             from gpu_infer.client import AsyncScoringClient
 
-            self._async_client = AsyncScoringClient(self.scoring_uri, timeout=self._timeout)
+            self._async_client = AsyncScoringClient(self.scoring_uri, timeout=self._timeout, codec=self._codec)
         return self._async_client
 
     def score(self, x: Any, *, timeout: float | None = None) -> Any:
@@ -117,15 +121,15 @@ class Service:
 
     def stats(self) -> dict[str, Any]:
         """The runtime's counters: requests by status, items, batch sizes, queue."""
-        return self.client.stats()
+        return self._reporting.stats()
 
     def describe(self) -> dict[str, Any]:
         """What the model takes and gives: names, dtypes, shapes, hooks, settings."""
-        return self.client.describe()
+        return self._reporting.describe()
 
     def gpu_report(self) -> dict[str, Any]:
         """The device that does the work, as the framework in the service sees it."""
-        return self.client.gpu_report()
+        return self._reporting.gpu_report()
 
     # --- changing -----------------------------------------------------------------------------------------------------
 
@@ -145,6 +149,7 @@ class Service:
                 "deploy(overwrite=True)."
             )
             raise UnsupportedError(message)
+        self._close_clients()  # an open connection would hold the old server up
         return self._take(self._redeploy(model, **changes))
 
     def scale(self, *, replicas: int | None = None, workers: int | None = None) -> Self:
@@ -153,6 +158,7 @@ class Service:
             if count is not None and count < 1:
                 message = f"{what} must be 1 or more, got {count}."
                 raise ValueError(message)
+        self._close_clients()
         return self._take(self._on.scale(self.name, replicas=replicas, workers=workers))
 
     def rotate_keys(self) -> None:
@@ -188,7 +194,7 @@ class Service:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self.kept:
+        if self.kept or self._attached:
             self._close_clients()
         else:
             self.delete()
@@ -205,6 +211,21 @@ class Service:
         return html_table(self.name, rows)
 
     # --- inside -------------------------------------------------------------------------------------------------------
+
+    @property
+    def _codec(self) -> Literal["json"] | None:
+        """A script of the user's is asked in JSON, as the stock server reads it; ours in what is best for each input."""
+        return "json" if self._own_script else None
+
+    @property
+    def _reporting(self) -> ScoringClient:
+        """The client, for a question that only our runtime answers."""
+        if self._own_script:
+            message = (
+                f"Service {self.name!r} answers with an entry script of its own; reports come from our runtime alone."
+            )
+            raise UnsupportedError(message)
+        return self.client
 
     @property
     def _on(self) -> Target:
@@ -228,7 +249,7 @@ class Service:
         self._client = self._async_client = None
 
 
-def service_from(deployment: Deployment, target: Target) -> Service:
+def service_from(deployment: Deployment, target: Target, *, attached: bool = False) -> Service:
     """The handle of what a target has deployed."""
     return Service(
         name=deployment.name,
@@ -243,6 +264,8 @@ def service_from(deployment: Deployment, target: Target) -> Service:
         _target=target,
         _timeout=deployment.timeout,
         _created=deployment.created,
+        _own_script=deployment.own_script,
+        _attached=attached,
     )
 
 

@@ -17,6 +17,7 @@ SERVICE_NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 """What Azure ML accepts as the name of a web service (azureml-core 1.61, ``webservice_name_validation``)."""
 
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(s|m|min|h|d)?\s*")
+_LONGEST = 3650 * 86400.0
 _UNIT_SECONDS = {None: 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -39,8 +40,8 @@ def seconds_of(duration: float | str | timedelta) -> float:
         seconds = float(match[1]) * _UNIT_SECONDS[match[2]]
     else:
         seconds = float(duration)
-    if not 0 < seconds < float("inf"):
-        msg = f"A duration must be above 0, got {duration!r}."
+    if not 0 < seconds <= _LONGEST:
+        msg = f"A duration is above 0 and up to ten years, got {duration!r}."
         raise ValueError(msg)
     return seconds
 

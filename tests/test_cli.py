@@ -269,7 +269,7 @@ def test_a_library_error_is_a_message_and_with_debug_a_traceback(capsys: pytest.
     ("arguments", "message"),
     [
         (("--ttl", "soon"), "'soon' is no duration"),
-        (("--timeout", "0"), "A duration must be above 0"),
+        (("--timeout", "0"), "A duration is above 0"),
         (("--template", "caffe"), "There is no template 'caffe'"),
         (("--wait", "-1s"), "'-1s' is no duration"),
     ],

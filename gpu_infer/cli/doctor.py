@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import gpu_infer
+from gpu_infer.errors import GpuInferError
 from gpu_infer.ledger import state_folder
 
 __all__ = ["EXTRAS", "Check", "examine"]
@@ -178,7 +179,7 @@ def _state() -> Iterator[Check]:
         folder = state_folder()
         with tempfile.TemporaryFile(dir=folder):
             pass
-    except OSError as error:
+    except (OSError, GpuInferError) as error:
         detail = f"cannot be written: {error}"
         yield Check("Services", "state folder", "error", detail, "export GPU_INFER_HOME=~/gpu-infer-state")
         return

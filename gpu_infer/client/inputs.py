@@ -179,7 +179,7 @@ def _blob(data: bytes, codec: Codec | None) -> Blob:
 
 def _read_path(path: str | os.PathLike[str], codec: Codec | None) -> Item:
     text = os.fsdecode(path)
-    shown = repr(text if len(text) <= _SHOWN_PATH else text[:_SHOWN_PATH] + "...")
+    shown = repr(text if len(text) <= _SHOWN_PATH else "..." + text[-_SHOWN_PATH:])
     try:
         data = Path(text).read_bytes()
     except IsADirectoryError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional, Tuple
+from typing import Any, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -67,8 +67,20 @@ def _check_shape(array: np.ndarray, spec: TensorSpec) -> None:
     got = f"{array.dtype} {list(array.shape)}"
     hint = ""
     if None not in wanted and array.size == int(np.prod([axis or 0 for axis in wanted])):
-        hint = f" The number of values is right: reshape each item to {item}."
+        hint = _rearranged(array.shape, wanted) or f" The number of values is right: reshape each item to {item}."
     raise BadInput(f"The model takes {spec}, so an item is {spec.dtype} {item}; got {got}.{hint}")
+
+
+def _rearranged(have: Sequence[int], wanted: Sequence[Optional[int]]) -> str:
+    """What to do with an item whose axes only stand in another order; reshaping would scramble its values."""
+    if len(have) != len(wanted) or sorted(have) != sorted(axis or 0 for axis in wanted):
+        return ""
+    left = list(range(len(have)))
+    order: List[int] = []
+    for axis in wanted:
+        order.append(next(at for at in left if have[at] == axis))
+        left.remove(order[-1])
+    return f" The axes stand in another order: send x.transpose({order}); do not reshape, that scrambles the values."
 
 
 def _cast(array: np.ndarray, spec: TensorSpec) -> np.ndarray:

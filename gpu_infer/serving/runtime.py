@@ -165,7 +165,10 @@ class Runtime:
 
     def _answer_get(self, request: Any) -> Answer:
         reports = {"describe": self.describe, "stats": self.stats, "gpu": lambda: gpu_report(self.adapter)}
-        report = reports.get(request.args.get("gpu_infer", ""))
+        asked = request.args.get("gpu_infer", "")
+        report = reports.get(asked)
+        if asked and report is None:
+            return _error(404, f"There is no report {asked[:40]!r}; there are {', '.join(reports)}.")
         if report is None:
             return Answer(405, b"GET is not supported", {"Content-Type": "text/plain", "Allow": "POST"})
         return Answer(200, to_json(report()), {"Content-Type": "application/json"})
@@ -218,7 +221,11 @@ class Runtime:
                 (range(len(items.values)), self._check_block(items.values))
             ]
         else:
-            blocks = _by_shape([self._prepare(item, index, deadline) for index, item in enumerate(items.values)])
+            try:
+                blocks = _by_shape([self._prepare(item, index, deadline) for index, item in enumerate(items.values)])
+            except RequestFailure as failure:
+                failure.item = failure.item if items.many else None
+                raise
         results: List[Any] = [None] * len(items.values)
         for indices, rows in blocks:
             outcome = self.batcher.run(rows, deadline=deadline)
@@ -259,7 +266,7 @@ class Runtime:
                 raise
             except ValueError as error:
                 raise BadInput(f"preprocess refused the item: {error}", item=index) from error
-            except Exception as error:
+            except (Exception, SystemExit) as error:  # sys.exit() would end the worker, or the whole server
                 raise _hook_failure("preprocess", error, index) from error
         elif self.adapter.input.dtype == "bytes" and is_array(item) and item.ndim == 0:
             item = item.item()
@@ -282,7 +289,7 @@ class Runtime:
             return self.postprocess(result)
         except RequestFailure:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise _hook_failure("postprocess", error, index) from error
 
     def _refuse(self, failure: RequestFailure) -> Answer:

@@ -27,6 +27,7 @@ class Deployment:
         expires: when it is removed by itself, ``None`` for never.
         kept: whether it outlives the process that started it.
         timeout: seconds that one request may take there.
+        own_script: whether it answers with an entry script of the user's.
         raw: what the target itself has on it.
     """
 
@@ -39,6 +40,7 @@ class Deployment:
     expires: float | None = None
     kept: bool = False
     timeout: float = 60.0
+    own_script: bool = False
     raw: Any = field(default=None, repr=False)
 
 

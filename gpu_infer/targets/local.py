@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from gpu_infer.bundle import Template, build_bundle
+from gpu_infer.bundle import Template, build_bundle, model_files
 from gpu_infer.diagnose import current_stage, hanging_stack, init_failure, stages, tail
 from gpu_infer.errors import (
     DeploymentTimeoutError,
@@ -23,7 +23,7 @@ from gpu_infer.errors import (
     ServiceNotFoundError,
     UnsupportedError,
 )
-from gpu_infer.ledger import Entry, Ledger, state_folder
+from gpu_infer.ledger import Entry, Ledger, exclusive, state_folder
 from gpu_infer.progress import Event, emit
 from gpu_infer.spec import ServiceSpec
 from gpu_infer.targets import local_process as process
@@ -171,6 +171,10 @@ class LocalTarget:
 
     def update(self, name: str, spec: ServiceSpec, template: Template | None) -> Deployment:
         """Serve something else at the same address; the old server comes back where the new one does not start."""
+        with exclusive(name):
+            return self._update(name, spec, template)
+
+    def _update(self, name: str, spec: ServiceSpec, template: Template | None) -> Deployment:
         entry = self._entry(name)
         old, new = Path(entry.details["folder"]), self._build(replace(spec, name=name), template)
         changed = {
@@ -189,7 +193,8 @@ class LocalTarget:
                 f"scale(replicas={replicas}) means nothing on the local target: one server runs. Use scale(workers=)."
             )
             raise UnsupportedError(message)
-        return self._restart(self._entry(name), {"workers": workers})
+        with exclusive(name):
+            return self._restart(self._entry(name), {"workers": workers})
 
     def rotate_keys(self, name: str) -> None:
         """Not possible: a local service answers this machine alone and has no keys."""
@@ -222,16 +227,24 @@ class LocalTarget:
         parent.mkdir(exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f"{spec.name}-", dir=parent))
         try:
-            empty = Template("none", "", "", "", "")
-            build_bundle(spec, folder, template=template or empty)
-            if spec.model.path is not None:
-                models = folder / "azureml-models" / spec.model.name / (spec.model.version or "1")
-                models.mkdir(parents=True)
-                for file in model_files(spec.model.path.resolve()):
-                    (models / file.name).symlink_to(file)
+            return self._fill(folder, spec, template)
+        except OSError as error:  # shutil's own lists every file that it could not copy
+            shutil.rmtree(folder, ignore_errors=True)
+            reason = error.strerror or "files could not be copied"
+            message = f"The bundle cannot be written to {parent}: {reason}."
+            fix = "Free some space there, or set GPU_INFER_HOME to another folder."
+            raise PreflightError([Finding("error", "state-folder", message, fix)]) from error
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
+
+    def _fill(self, folder: Path, spec: ServiceSpec, template: Template | None) -> Path:
+        build_bundle(spec, folder, template=template or Template("none", "", "", "", ""))
+        if spec.model.path is not None:
+            models = folder / "azureml-models" / spec.model.name / (spec.model.version or "1")
+            models.mkdir(parents=True)
+            for file in model_files(spec.model.path.resolve()):
+                (models / file.name).symlink_to(file)
         return folder
 
     def _launch(self, entry: Entry, bound: Any) -> Entry:
@@ -361,23 +374,15 @@ class LocalTarget:
             expires=entry.expires,
             kept=entry.details["kept"],
             timeout=entry.details["timeout"],
+            own_script=entry.details["own_script"],
             raw=entry,
         )
-
-
-def model_files(path: Path) -> list[Path]:
-    """A model file and what belongs to it: a checkpoint's parts, an ONNX file's external data; a folder is itself."""
-    if path.is_dir():
-        return [path]
-    models = {".onnx", ".pt", ".pth", ".ts", ".pt2", ".keras", ".h5", ".meta"}
-    parts = (other for other in path.parent.glob("*") if other.name.startswith((f"{path.stem}.", f"{path.name}_")))
-    return [path, *sorted(part for part in parts if part != path and part.is_file() and part.suffix not in models)]
 
 
 def _port(spec: ServiceSpec) -> int:
     """The port that the user asked for by the stock server's own variable; 0 for any free one."""
     text = spec.environment_variables.get("SERVER_PORT", "0")
-    if text.isdigit():
+    if text.isdecimal() and int(text) < 1 << 16:
         return int(text)
     message = f"environment_variables: SERVER_PORT={text!r} is no port number."
     raise PreflightError([Finding("error", "port", message, "Give a number up to 65535, or leave it out.")])

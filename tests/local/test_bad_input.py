@@ -7,6 +7,7 @@ import importlib.util
 import io
 import json
 import socket
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -105,9 +106,8 @@ def test_an_occupied_port(tiny_model: Path, state: Path) -> None:
 
 def test_windows_gets_a_sentence(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = gpu_infer.plan(tiny_model)
-    monkeypatch.setattr(preflight.os, "name", "nt")
+    monkeypatch.setattr(preflight, "WINDOWS", True)
     findings = preflight.check_local(plan.spec, None, None)
-    monkeypatch.undo()
     assert [finding.code for finding in findings] == ["platform"]
     assert "does not run on Windows" in str(findings[0])
     assert "Use WSL 2" in str(findings[0])
@@ -155,6 +155,54 @@ def test_arguments_of_the_wrong_kind(tiny_model: Path) -> None:
         gpu_infer.deploy(tiny_model, target="aks")
     with pytest.raises(ValueError, match="no template 'caffe'; there are tensorflow, torch, onnx"):
         gpu_infer.deploy(tiny_model, template="caffe")
+
+
+def test_arguments_that_do_nothing_or_do_not_fit(tiny_model: Path) -> None:
+    plan = gpu_infer.plan(tiny_model, ttl="1h", vm_size="Standard_NC6", environment_variables={"GPU_INFER_MAXBATCH": 3})
+    assert [finding.level for finding in plan.findings] == ["warning"] * 3
+    assert "ttl= means nothing without keep=True" in str(plan)
+    assert "The runtime knows no setting GPU_INFER_MAXBATCH" in str(plan)
+    with pytest.raises(PreflightError, match="template='tensorflow' does not fit the model, which is onnx"):
+        gpu_infer.deploy(tiny_model, template="tensorflow")
+    with pytest.raises(PreflightError, match="GPU_INFER_MAX_BATCH='five': expected a whole number"):
+        gpu_infer.deploy(tiny_model, environment_variables={"GPU_INFER_MAX_BATCH": "five"})
+    with pytest.raises(PreflightError, match="max_batch must be a number above 0"):
+        gpu_infer.deploy(tiny_model, batching=gpu_infer.Batching(max_batch=0))
+    with pytest.raises(TypeError, match="output is the name of one output"):
+        gpu_infer.deploy(tiny_model, output=3)  # pyright: ignore[reportArgumentType, reportCallIssue]
+    with pytest.raises(TypeError, match="environment_variables is a mapping"):
+        gpu_infer.deploy(tiny_model, environment_variables="A=1")  # pyright: ignore[reportArgumentType, reportCallIssue]
+    with pytest.raises(PreflightError, match="an object"):
+        gpu_infer.deploy(tiny_model, postprocess=np.argmax)
+    with pytest.raises(ValueError, match="up to ten years"):
+        gpu_infer.deploy(tiny_model, keep=True, ttl="9999999d")
+
+
+def test_a_state_folder_that_cannot_be_used(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    with monkeypatch.context() as patch:
+        patch.setenv("GPU_INFER_HOME", str(tmp_path / "file" / "below"))
+        with pytest.raises(
+            PreflightError, match=r"state folder .* cannot be made: Not a directory. Set GPU_INFER_HOME"
+        ):
+            gpu_infer.deploy(tiny_model)
+    with monkeypatch.context() as patch:
+        patch.setenv("GPU_INFER_HOME", str(tmp_path / "damaged"))
+        (tmp_path / "damaged").mkdir()
+        (tmp_path / "damaged" / "ledger.sqlite3").write_bytes(b"this is no database" * 100)
+        with pytest.raises(PreflightError, match=r"The ledger .* cannot be used: file is not a database"):
+            gpu_infer.services()
+    with monkeypatch.context() as patch:
+        patch.chdir(tmp_path)
+        patch.setenv("GPU_INFER_HOME", "relative")
+        with gpu_infer.deploy(tiny_model) as service:
+            assert service.state == "Healthy"
+
+
+def test_a_program_without_standard_error(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    with gpu_infer.deploy(tiny_model) as service:
+        assert service.state == "Healthy"
 
 
 # --- while it starts --------------------------------------------------------------------------------------------------
@@ -303,7 +351,7 @@ def service(tiny_model: Path, home: Path) -> Iterator[gpu_infer.Service]:
         ),
         (b'{"rows": []}', "application/json", 400, 'has no "data"'),
         (b'{"data": [[1, 2]]}', "application/json", 400, "so an item is float32 [4]; got int64 [2]"),
-        (b'{"data": [[[1, 2, 3, 4]]]}', "application/json", 400, "a request has 1 or 2; got 3"),
+        (b'{"data": [[[1, 2, 3, 4]]]}', "application/json", 400, "An item has 1 axis, so a request has 1 or 2; got 3"),
         (b'{"data": [["a", "b", "c", "d"]]}', "application/json", 400, "got JSON that is no array of numbers"),
         (b"\xff\xd8\xff\xe0rubbish", "image/jpeg", 400, "not an image that can be read"),
         (b"\x93NUMPY\x01\x00", "application/x-npy", 400, "not a .npy array"),
@@ -378,7 +426,8 @@ def test_hooks_that_raise(tiny_model: Path, tmp_path: Path) -> None:
     hooks.write_text(
         "ITEM_NDIM = 1\n"
         "def preprocess(x):\n    if x[0] < 0: raise ValueError('only positive numbers')\n    x *= 1\n    return x\n"
-        "def postprocess(y):\n    if y[0] > 100: raise RuntimeError('too much')\n    return {'first': float(y[0])}\n"
+        "def postprocess(y):\n    if y[0] > 100: raise RuntimeError('too much')\n    if y[1] > 0: raise SystemExit(3)\n"
+        "    return {'first': float(y[0])}\n"
     )
     with gpu_infer.deploy(tiny_model, preprocess=hooks, postprocess=hooks) as service:
         assert service.score([1, 0, 0, 0]) == {"first": 2.0}
@@ -388,6 +437,9 @@ def test_hooks_that_raise(tiny_model: Path, tmp_path: Path) -> None:
             service.score([[1, 0, 0, 0], [99, 0, 0, 0]])
         assert caught.value.item == 1
         assert "too much" in service.logs(), "the log has the traceback"
+        with pytest.raises(ModelError, match="postprocess raised SystemExit: 3"):
+            service.score([1, 1, 0, 0])
+        assert service.score([1, 0, 0, 0]) == {"first": 2.0}, "sys.exit() in a hook ends nothing"
 
 
 def test_a_request_that_takes_too_long(tiny_model: Path, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ import pytest
 
 import gpu_infer
 from gpu_infer.errors import PreflightError, ScoringInitError, ServiceNotFoundError, UnsupportedError
-from gpu_infer.ledger import Ledger
+from gpu_infer.ledger import Ledger, exclusive
 from gpu_infer.progress import Event, listening
 
 from .conftest import Script, environment, servers
@@ -238,6 +238,11 @@ def test_an_update_that_fails_leaves_the_old_one_serving(tiny_model: Path, tmp_p
         assert service.score([3.0, 0, 0, 0])[0] == 6
         with pytest.raises(TypeError, match="does not have: colour"):
             service.update(colour="red")
+        with pytest.raises(ValueError, match=r"does not change keep, name; keep\(\) changes how long"):
+            service.update(name="other", keep=True)
+        with exclusive("svc"), pytest.raises(PreflightError, match="is being changed by another"):
+            service.update(postprocess="argmax")
+        assert len(list((Ledger().path.parent / "services").iterdir())) == 1, "nothing half made is left"
 
 
 def test_scale_and_keys_where_they_mean_something(tiny_model: Path) -> None:
@@ -267,9 +272,12 @@ def test_a_users_own_entry_script(script: Script, tmp_path: Path, tiny_model: Pa
         """
     )
     with gpu_infer.deploy(tiny_model, entry_script=path) as service:
-        client = gpu_infer.ScoringClient(service.scoring_uri, codec="json")
-        with client:
-            assert client.score({"data": "hello"}) == {"said": "HELLO", "files": ["tiny.onnx"]}
+        assert service.score({"data": "hello"}) == {"said": "HELLO", "files": ["tiny.onnx"]}
+        with gpu_infer.attach(service.name) as again:
+            assert again.score({"data": "hi"})["said"] == "HI"
+        assert service.score({"data": "still here"})["said"] == "STILL HERE", "the block of an attached handle"
+        with pytest.raises(UnsupportedError, match="answers with an entry script of its own"):
+            service.stats()
 
 
 def test_hooks_from_a_file_and_from_a_function(tiny_model: Path, tmp_path: Path) -> None:
@@ -286,7 +294,7 @@ def test_hooks_from_a_file_and_from_a_function(tiny_model: Path, tmp_path: Path)
         assert plan.spec.postprocess == f"{hooks}:total"
     finally:
         sys.path.remove(str(tmp_path))
-    with pytest.raises(PreflightError, match="a lambda, an inner function"):
+    with pytest.raises(PreflightError, match="a lambda, an inner function, an object"):
         gpu_infer.plan(tiny_model, postprocess=lambda y: y)
 
 
@@ -294,6 +302,7 @@ def test_a_plan_creates_nothing_and_shows_itself(tiny_model: Path, state: Path) 
     plan = gpu_infer.deploy(tiny_model, name="gpu-rn", dry_run=True, keep=True, ttl="2h", replicas=3)
     assert not (state / "services").exists()
     text = str(plan)
+    assert repr(plan).startswith("Plan(")
     assert "gpu-rn" in text
     assert "(onnx)" in text
     assert "$0.00 per hour" in text

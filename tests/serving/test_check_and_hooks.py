@@ -46,6 +46,11 @@ def test_string_models_take_bytes_and_text() -> None:
             ROW,
             "an item is float32 [784]; got uint8 [28, 28]. The number of values is right: reshape",
         ),
+        (
+            np.zeros((224, 224, 3)),
+            TensorSpec("images", "float32", (None, 3, 224, 224)),
+            "The axes stand in another order: send x.transpose([2, 0, 1]); do not reshape",
+        ),
         (np.zeros(783), ROW, "The model takes X: float32 [N, 784], so an item is float32 [784]; got float64 [783]."),
         (np.zeros(784, complex), ROW, "that cast would lose values. Send x.astype('float32')"),
         (np.full(784, 1e300), ROW, "a value is too large for float32"),

@@ -168,7 +168,7 @@ def test_items_of_different_lengths_stay_apart() -> None:
         (b'{"data": [NaN]}', "NaN and Infinity are not JSON: send null"),
         (b'{"rows": [1]}', 'has no "data". Send {"data": [...]}; its keys are: rows'),
         (b"{}", "its keys are: none"),
-        (b'{"data": [[[1]]]}', "An item has 1 axes, so a request has 1 or 2; got 3: int64 [1, 1, 1]"),
+        (b'{"data": [[[1]]]}', "An item has 1 axis, so a request has 1 or 2; got 3: int64 [1, 1, 1]"),
         (b'{"data": {"b64": "!"}}', '"b64" does not hold base64'),
         (b'{"data": {"b64": 3}}', '"b64" does not hold base64'),
         (b"[" * 5000 + b"]" * 5000, "not JSON"),

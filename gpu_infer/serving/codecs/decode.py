@@ -131,9 +131,10 @@ def by_rank(array: np.ndarray, *, item_ndim: Optional[int], many: Optional[bool]
         if item_ndim is None:
             if not outer_list:
                 raise BadInput(
-                    "This service does not know the rank of its items, so it cannot tell one from many. Send the "
-                    "header x-gpu-infer-items: one or many, or deploy with ITEM_NDIM in the preprocess file or, "
-                    "without one, GPU_INFER_ITEM_SHAPE. The client's score([...]) with a list always means many."
+                    "This service does not know how many axes an item has, so it cannot tell one item from many. "
+                    f"Add ITEM_NDIM = {array.ndim} to the preprocess file if this array is one item, {array.ndim - 1} "
+                    "if it is many; without such a file deploy with GPU_INFER_ITEM_SHAPE. A request can say it, too: "
+                    "with the header x-gpu-infer-items: one or many; in Python a list of arrays is always many."
                 )
             many = array.ndim > 0
         elif array.ndim in (item_ndim, item_ndim + 1):
@@ -145,7 +146,8 @@ def by_rank(array: np.ndarray, *, item_ndim: Optional[int], many: Optional[bool]
             )
         else:
             raise BadInput(
-                f"An item has {item_ndim} axes, so a request has {item_ndim} or {item_ndim + 1}; got {array.ndim}: "
+                f"An item has {item_ndim} ax{'i' if item_ndim == 1 else 'e'}s, so a request has {item_ndim} or "
+                f"{item_ndim + 1}; got {array.ndim}: "
                 f"{array.dtype} {list(array.shape)}."
             )
     if many and array.ndim == 0:

@@ -22,7 +22,10 @@ def main() -> None:
     # The service ends with this block. To let it run on: service.keep("8h"), or `gpu-infer deploy`.
     with gpu_infer.deploy(model, preprocess=hooks, postprocess=hooks, conda_file=HERE / "conda.yml") as service:
         print(service)
-        print(service.score(file))
+        try:
+            print(service.score(file))
+        except gpu_infer.errors.ScoringError as error:
+            sys.exit(str(error))
 
 
 if __name__ == "__main__":
