@@ -214,7 +214,7 @@ class Service:
 
     @property
     def _codec(self) -> Literal["json"] | None:
-        """A script of the user's is asked in JSON, as the stock server reads it; ours in what is best for each input."""
+        """A script of the user's is asked in JSON, as the stock server reads it; ours in what suits each input."""
         return "json" if self._own_script else None
 
     @property

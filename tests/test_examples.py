@@ -58,7 +58,7 @@ def test_mnist_trained_here() -> None:
     printed = subprocess.run(command, check=True, timeout=250, capture_output=True, text=True).stdout
     accuracies = [float(text) for text in re.findall(r"(?:accuracy|one by one): (0\.\d+)", printed)]
     assert len(accuracies) == 2
-    assert min(accuracies) > 0.93, printed
+    assert min(accuracies) > 0.9, printed
 
 
 def test_mnist_with_the_tutorials_checkpoint(shared_models: Path, capsys: pytest.CaptureFixture[str]) -> None:
