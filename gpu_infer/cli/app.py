@@ -190,7 +190,8 @@ def ls(*, as_json: options.Json = False) -> None:
         screen.hint("gpu-infer deploy MODEL")
         return
     show.services(found)
-    screen.hint(f"gpu-infer score {found[0].name} FILE")
+    failed = next((service for service in found if service.state == "Failed"), None)
+    screen.hint(f"gpu-infer logs {failed.name}" if failed else f"gpu-infer score {found[0].name} FILE")
 
 
 @app.command(rich_help_panel=_USE)
