@@ -270,8 +270,8 @@ def test_init_hangs(tiny_model: Path, script: Script) -> None:
         "import time\ndef init(): wait_for_godot()\ndef wait_for_godot(): time.sleep(600)\ndef run(x): return x"
     )
     with pytest.raises(DeploymentTimeoutError) as caught:
-        gpu_infer.deploy(tiny_model, entry_script=path, wait=4)
-    assert "was not healthy after 4 s" in str(caught.value)
+        gpu_infer.deploy(tiny_model, entry_script=path, wait=10)
+    assert "was not healthy after 10 s" in str(caught.value)
     assert "wait_for_godot" in str(caught.value), "the stack says where it hangs"
     assert isinstance(caught.value, TimeoutError)
     assert gpu_infer.services() == []
