@@ -85,7 +85,8 @@ class LocalTarget:
                 shutil.rmtree(folder, ignore_errors=True)
                 message = f"A local service {spec.name!r} exists already."
                 fix = (
-                    f"Use overwrite=True, another name, gpu_infer.attach({spec.name!r}), or: gpu-infer down {spec.name}"
+                    f"Use overwrite=True (--overwrite), another name, gpu_infer.attach({spec.name!r}), or: "
+                    f"gpu-infer down {spec.name}"
                 )
                 raise PreflightError([Finding("error", "name-taken", message, fix)])
             entry = self._entry(spec.name)

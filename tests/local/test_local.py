@@ -107,7 +107,7 @@ def test_several_at_once_with_names_made_up(tiny_model: Path, square_model: Path
 
 def test_a_name_that_is_taken(tiny_model: Path, square_model: Path) -> None:
     with gpu_infer.deploy(tiny_model, name="svc"):
-        with pytest.raises(PreflightError, match=r"'svc' exists already\. Use overwrite=True"):
+        with pytest.raises(PreflightError, match=r"'svc' exists already\. Use overwrite=True \(--overwrite\)"):
             gpu_infer.deploy(square_model, name="svc")
         with gpu_infer.deploy(square_model, name="svc", overwrite=True) as second:
             assert second.score([3.0, 0, 0, 0])[0] == 9
