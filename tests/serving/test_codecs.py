@@ -133,6 +133,12 @@ def test_data_of_the_rank_of_an_item_is_one_item() -> None:
     np.testing.assert_array_equal(items.values[0], [1, 2])
 
 
+def test_keys_beside_the_data_change_nothing() -> None:
+    items = read("application/json", b'{"data": [[1, 2]], "method": "predict", "labels": ["a"]}')
+    assert items.many
+    np.testing.assert_array_equal(items.values, [[1, 2]])
+
+
 def test_a_bare_list_will_do() -> None:
     assert read("application/json", b"[[1.5]]").many
 

@@ -23,6 +23,9 @@ MULTIPART = "multipart/form-data"
 _UNDECLARED = ("", "text/plain", "application/x-www-form-urlencoded")
 """What clients send who do not think about it; curl's ``--data-binary`` says it is a form."""
 
+_NO_ARRAY = (ValueError, TypeError, OverflowError, RecursionError)
+"""What NumPy raises over lists of which it can make no array."""
+
 _MAX_AXES = 64
 """As many as NumPy has."""
 
@@ -101,14 +104,14 @@ def decode_json(body: bytes, *, item_ndim: Optional[int], many: Optional[bool]) 
     except orjson.JSONDecodeError as error:
         hint = " NaN and Infinity are not JSON: send null, or a .npy array." if _has_bare_nan(body) else ""
         raise BadInput(f"The body is not JSON: {error}.{hint}") from error
-    whole = payload
+    quotes = 2 if is_dict(payload) else 0  # those of the key
     if is_dict(payload) and "b64" not in payload:
         if "data" not in payload:
             keys = ", ".join(sorted(str(key)[:40] for key in payload)[:5]) or "none"
             raise BadInput(f'The JSON object has no "data". Send {{"data": [...]}}; its keys are: {keys}.')
         payload = payload["data"]
-    keyed = isinstance(whole, dict)
-    value = _as_it_is(payload) if body.count(b'"') > (2 if keyed else 0) else _numbers(payload)
+    # Numbers alone are the rule, and seen without a walk through all of them.
+    value = _as_it_is(payload) if body.count(b'"') > quotes and _holds_text(payload) else _numbers(payload)
     if is_array(value):
         return by_rank(value, item_ndim=item_ndim, many=many, outer_list=True)
     if is_list(value) and many is not False:
@@ -189,14 +192,23 @@ def _as_it_is(value: Any) -> Any:
     return _base64(value) if is_dict(value) and set(value) == {"b64"} else value
 
 
+def _holds_text(value: Any) -> bool:
+    """Whether there is a text or an object anywhere in it."""
+    queue: List[Any] = [value]
+    while queue:
+        element = queue.pop()
+        if isinstance(element, (str, dict)):
+            return True
+        if is_list(element):
+            queue.extend(element)
+    return False
+
+
 def _numbers(value: Any) -> Any:
     """JSON without any text, as an array; a list of arrays where the items are of different lengths."""
     try:
-        with np.errstate(all="ignore"):
-            array: np.ndarray = np.array(value)
-            # null makes an array of objects: NaN for numbers, refused by the check of the model's dtype otherwise.
-            return _with_nulls(value) if array.dtype == object else array
-    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        return _array(value)
+    except _NO_ARRAY as error:
         if is_list(value) and value and all(isinstance(element, list) for element in value):
             if len(value) > _MAX_RAGGED:
                 raise BadInput(f"Up to {_MAX_RAGGED:,} items may differ in length; got {len(value):,}.") from error
@@ -206,10 +218,16 @@ def _numbers(value: Any) -> Any:
 
 def _one_of_many(value: Any) -> np.ndarray:
     try:
-        array: np.ndarray = np.array(value)
-        return _with_nulls(value) if array.dtype == object else array
-    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        return _array(value)
+    except _NO_ARRAY as error:
         raise BadInput(f"An item is no array of numbers: {str(error).splitlines()[0][:200]}.") from error
+
+
+def _array(value: Any) -> np.ndarray:
+    with np.errstate(all="ignore"):
+        array: np.ndarray = np.array(value)
+        # null makes an array of objects: NaN for numbers, refused by the check of the model's dtype otherwise.
+        return _with_nulls(value) if array.dtype == object else array
 
 
 def _with_nulls(value: Any) -> np.ndarray:
