@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gpu_infer._version import __version__
+from gpu_infer.serving.hooks import split_file_hook
 from gpu_infer.sources import local_imports
 from gpu_infer.spec import ServiceSpec
 
@@ -82,7 +83,7 @@ def load_template(name: str) -> Template:
 def hook_files(hook: str) -> list[tuple[Path, str]]:
     """The files that a hook names, each with its function (empty for the default one)."""
     pieces = (piece.strip() for piece in hook.split("|"))
-    return [(Path(path), function) for path, function in map(_split_file_hook, pieces) if path]
+    return [(Path(path), function) for path, function in map(split_file_hook, pieces) if path]
 
 
 def build_bundle(spec: ServiceSpec, parent: Path, *, template: Template) -> Bundle:
@@ -141,17 +142,9 @@ def container_environment(spec: ServiceSpec) -> dict[str, str]:
     }
 
 
-def _split_file_hook(piece: str) -> tuple[str, str]:
-    """``dir/hooks.py:scale`` to its path and function; two empty texts for a built-in."""
-    path, separator, function = piece.rpartition(":")
-    if piece.endswith(".py"):
-        return piece, ""
-    return (path, function) if separator and path.endswith(".py") else ("", "")
-
-
 def _by_name(piece: str) -> str:
     """A step as the bundle names it: files by their name alone, since they lie beside score.py there."""
-    path, function = _split_file_hook(piece)
+    path, function = split_file_hook(piece)
     if not path:
         return piece
     return Path(path).name + (f":{function}" if function else "")

@@ -16,7 +16,7 @@ from gpu_infer.errors import Finding, MissingDependencyError, PreflightError, Un
 from gpu_infer.plans import Plan
 from gpu_infer.preflight import check_local, choose_template, find_local_model
 from gpu_infer.progress import Event, emit
-from gpu_infer.service import DEFAULT_WAIT, Service, service_from
+from gpu_infer.service import Service, service_from
 from gpu_infer.spec import (
     Batching,
     Cluster,
@@ -28,7 +28,7 @@ from gpu_infer.spec import (
     seconds_of,
     service_name_from,
 )
-from gpu_infer.targets.base import Deployment, Target
+from gpu_infer.targets.base import DEFAULT_WAIT, Deployment, Target
 from gpu_infer.targets.local import LocalTarget
 
 __all__ = ["attach", "deploy", "plan", "services"]

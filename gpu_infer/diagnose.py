@@ -126,19 +126,18 @@ def _with_message(lines: list[str], end: int) -> list[str]:
     return lines[: last + 1]
 
 
-def init_failure(name: str, log: str, *, exit_code: int | None = None, happened: str = "") -> ScoringInitError:
+def init_failure(name: str, log: str, *, exit_code: int | None = None) -> ScoringInitError:
     """The error for a service that died while it started.
 
     Args:
         name: of the service.
         log: everything that it wrote.
         exit_code: of the server, negative for a signal, where known.
-        happened: what was seen, where it is not simply that it died.
     """
     traceback = last_traceback(log)
     stage = current_stage(log)
     where = f" in stage {stage}" if stage else ""
-    lines = [happened or f"Service {name!r} did not start: its entry script failed{where}."]
+    lines = [f"Service {name!r} did not start: its entry script failed{where}."]
     own = _OWN_ERROR.search(traceback)
     worker = _worker_exit(log)
     cause = _cause(traceback) or _cause_of_exit(exit_code if worker is None else worker, traceback)

@@ -101,18 +101,19 @@ class Ledger:
 
     def record(
         self, kind: str, target: str, name: str, *, details: Mapping[str, Any], expires: float | None = None
-    ) -> bool:
+    ) -> Entry | None:
         """Write a new entry down.
 
         Returns:
-            whether it was new; ``False``, with nothing changed, where one of that kind, target and name exists.
+            the entry; ``None``, with nothing changed, where one of that kind, target and name exists.
         """
+        entry = Entry(kind, target, name, time.time(), expires, details)
         with self._transaction() as connection:
             cursor = connection.execute(
                 "INSERT OR IGNORE INTO resources VALUES (?, ?, ?, ?, ?, ?)",
-                (kind, target, name, time.time(), expires, json.dumps(dict(details))),
+                (kind, target, name, entry.created, expires, json.dumps(dict(details))),
             )
-            return cursor.rowcount == 1
+            return entry if cursor.rowcount == 1 else None
 
     def update(self, kind: str, target: str, name: str, *, details: Mapping[str, Any], expires: float | None) -> None:
         """Replace the details and the expiry of an entry."""

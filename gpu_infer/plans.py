@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from gpu_infer.errors import Finding
 from gpu_infer.notebook import html_table
-from gpu_infer.spec import ServiceSpec
+from gpu_infer.spec import DEFAULT_TTL, ServiceSpec
 
 __all__ = ["Plan"]
 
@@ -87,4 +87,4 @@ class Plan:
 def _life(spec: ServiceSpec) -> str:
     if not spec.keep:
         return "until deleted, or this process ends"
-    return f"until deleted, or {(spec.ttl or 8 * 3600) / 3600:g} h from now"
+    return f"until deleted, or {(spec.ttl or DEFAULT_TTL) / 3600:g} h from now"

@@ -52,7 +52,7 @@ def choose_template(spec: ServiceSpec, found: FoundModel | None) -> Template | N
 
 def check_local(spec: ServiceSpec, found: FoundModel | None, template: Template | None) -> list[Finding]:
     """All checks of a local deployment but those of the model itself."""
-    findings = [
+    return [
         *_check_name(spec),
         *_check_platform(),
         *_check_modules(found, template),
@@ -63,10 +63,6 @@ def check_local(spec: ServiceSpec, found: FoundModel | None, template: Template 
         *_check_settings(spec),
         *_check_what_is_ignored(spec),
     ]
-    if spec.scale.replicas > 1:
-        message = f"replicas={spec.scale.replicas} means nothing on the local target: one server runs."
-        findings.append(Finding("warning", "replicas-local", message, "workers= starts more processes."))
-    return findings
 
 
 def _check_name(spec: ServiceSpec) -> list[Finding]:
@@ -189,6 +185,9 @@ def _check_settings(spec: ServiceSpec) -> list[Finding]:
 
 def _check_what_is_ignored(spec: ServiceSpec) -> list[Finding]:
     findings: list[Finding] = []
+    if spec.scale.replicas > 1:
+        message = f"replicas={spec.scale.replicas} means nothing on the local target: one server runs."
+        findings.append(Finding("warning", "replicas-local", message, "workers= starts more processes."))
     if spec.ttl is not None and not spec.keep:
         message = "ttl= means nothing without keep=True: the service ends with this process."
         findings.append(Finding("warning", "ttl", message))

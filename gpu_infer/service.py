@@ -12,15 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from gpu_infer.errors import UnsupportedError
 from gpu_infer.notebook import html_table
 from gpu_infer.spec import seconds_of
-from gpu_infer.targets.base import Deployment, Target
+from gpu_infer.targets.base import DEFAULT_WAIT, Deployment, Target
 
 if TYPE_CHECKING:
     from gpu_infer.client import AsyncScoringClient, ScoringClient
 
 __all__ = ["Service"]
-
-DEFAULT_WAIT = 600.0
-"""Seconds that ``wait()`` allows: a large model on a slow disk takes minutes."""
 
 
 @dataclass(eq=False)

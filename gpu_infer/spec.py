@@ -13,6 +13,9 @@ __all__ = ["Batching", "Cluster", "ModelRef", "Resources", "Scale", "ServiceSpec
 
 TargetName = Literal["local", "aks", "online"]
 
+DEFAULT_TTL = 8 * 3600.0
+"""Seconds that a kept service lives unless told otherwise: a working day."""
+
 SERVICE_NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 """What Azure ML accepts as the name of a web service (azureml-core 1.61, ``webservice_name_validation``)."""
 

@@ -74,9 +74,17 @@ def load_hook(text: str, *, role: str, folder: Path) -> Optional[Hook]:
     return Hook(text, tuple(steps), item_ndim, keeps_rank)
 
 
+def split_file_hook(part: str) -> Tuple[str, str]:
+    """``dir/hooks.py:scale`` to its path and function (empty for the default one); two empty texts for a built-in."""
+    if part.endswith(".py"):
+        return part, ""
+    path, separator, function = part.rpartition(":")
+    return (path, function) if separator and path.endswith(".py") else ("", "")
+
+
 def is_file_hook(part: str) -> bool:
     """Whether a step names a Python file rather than a built-in."""
-    return part.split(":", maxsplit=1)[0].endswith(".py")
+    return bool(split_file_hook(part)[0])
 
 
 def check_hook(text: str, *, role: str) -> None:
@@ -91,7 +99,7 @@ def check_hook(text: str, *, role: str) -> None:
 
 
 def _from_file(part: str, role: str, folder: Path) -> Tuple[Step, Optional[int]]:
-    name, _, function = part.partition(":")
+    name, function = split_file_hook(part)
     path = folder / name
     if not path.is_file():
         raise HookError(f"{role}={part!r}: there is no file {name} in the bundle.")

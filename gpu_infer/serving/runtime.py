@@ -221,11 +221,12 @@ class Runtime:
                 (range(len(items.values)), self._check_block(items.values))
             ]
         else:
-            try:
-                blocks = _by_shape([self._prepare(item, index, deadline) for index, item in enumerate(items.values)])
-            except RequestFailure as failure:
-                failure.item = failure.item if items.many else None
-                raise
+            prepared: List[Any] = []
+            for index, item in enumerate(items.values):
+                if time.monotonic() > deadline:
+                    raise DeadlineExceeded(f"The time-out passed after {index} items were read.")
+                prepared.append(self._prepare(item, index if items.many else None))
+            blocks = _by_shape(prepared)
         results: List[Any] = [None] * len(items.values)
         for indices, rows in blocks:
             outcome = self.batcher.run(rows, deadline=deadline)
@@ -253,9 +254,7 @@ class Runtime:
                 self._check(item, index)
             raise
 
-    def _prepare(self, item: Any, index: int, deadline: float) -> Any:
-        if time.monotonic() > deadline:
-            raise DeadlineExceeded(f"The time-out passed after {index} items were read.")
+    def _prepare(self, item: Any, index: Optional[int]) -> Any:
         if self.preprocess is not None:
             if is_array(item) and not item.flags.writeable:
                 item = item.copy()  # a hook may work in place
@@ -274,7 +273,7 @@ class Runtime:
             raise BadInput(f"The model takes {self.adapter.input}; got JSON that is no array of numbers.", item=index)
         return self._check(item, index)
 
-    def _check(self, item: Any, index: int) -> Any:
+    def _check(self, item: Any, index: Optional[int]) -> Any:
         try:
             return as_model_item(item, self.adapter.input)
         except BadInput as failure:

@@ -8,7 +8,10 @@ from typing import Any, Literal, Protocol
 from gpu_infer.bundle import Template
 from gpu_infer.spec import ServiceSpec
 
-__all__ = ["Deployment", "State", "Target"]
+__all__ = ["DEFAULT_WAIT", "Deployment", "State", "Target"]
+
+DEFAULT_WAIT = 600.0
+"""Seconds that a service gets to become healthy: a large model on a slow disk takes minutes."""
 
 State = Literal["Starting", "Healthy", "Unhealthy", "Failed", "Deleted"]
 

@@ -25,14 +25,11 @@ from gpu_infer.errors import (
 )
 from gpu_infer.ledger import Entry, Ledger, exclusive, state_folder
 from gpu_infer.progress import Event, emit
-from gpu_infer.spec import ServiceSpec
+from gpu_infer.spec import DEFAULT_TTL, ServiceSpec
 from gpu_infer.targets import local_process as process
-from gpu_infer.targets.base import Deployment, State
+from gpu_infer.targets.base import DEFAULT_WAIT, Deployment, State
 
-__all__ = ["DEFAULT_TTL", "LocalTarget"]
-
-DEFAULT_TTL = 8 * 3600.0
-"""Seconds that a kept service lives unless told otherwise: a working day."""
+__all__ = ["LocalTarget"]
 
 _ABANDONED_SECONDS = 3600.0
 """A folder without an entry is being built, for less than this."""
@@ -81,7 +78,8 @@ class LocalTarget:
         }
         with bound:
             self._forget_dead()
-            if not Ledger().record(_KIND, _TARGET, spec.name, details=details, expires=expires):
+            entry = Ledger().record(_KIND, _TARGET, spec.name, details=details, expires=expires)
+            if entry is None:
                 shutil.rmtree(folder, ignore_errors=True)
                 message = f"A local service {spec.name!r} exists already."
                 fix = (
@@ -89,7 +87,6 @@ class LocalTarget:
                     f"gpu-infer down {spec.name}"
                 )
                 raise PreflightError([Finding("error", "name-taken", message, fix)])
-            entry = self._entry(spec.name)
             self._mine[spec.name] = entry
             try:
                 return self._deployment(self._launch(entry, bound), "Starting")
@@ -162,6 +159,7 @@ class LocalTarget:
     def services(self) -> list[Deployment]:
         """All local services of this user, those of other processes included."""
         self._forget_dead()
+        self._forget_folders()
         return [self._deployment(entry, self._state(entry)) for entry in Ledger().entries(_KIND, _TARGET)]
 
     def logs(self, name: str) -> str:
@@ -177,15 +175,14 @@ class LocalTarget:
 
     def _update(self, name: str, spec: ServiceSpec, template: Template | None) -> Deployment:
         entry = self._entry(name)
-        old, new = Path(entry.details["folder"]), self._build(replace(spec, name=name), template)
         changed = {
-            "folder": str(new),
+            "folder": str(self._build(replace(spec, name=name), template)),
             "model": str(spec.model),
             "workers": spec.scale.workers,
             "timeout": spec.timeout,
             "own_script": spec.entry_script is not None,
         }
-        return self._restart(entry, changed, discard_new=new, discard_old=old)
+        return self._restart(entry, changed)
 
     def scale(self, name: str, *, replicas: int | None, workers: int | None) -> Deployment:
         """Change the number of worker processes; the server starts anew at the same address."""
@@ -274,33 +271,27 @@ class LocalTarget:
             process.disown(pid)  # another process owns the service and ends it
         return launched
 
-    def _restart(
-        self,
-        entry: Entry,
-        changed: Mapping[str, Any],
-        *,
-        discard_new: Path | None = None,
-        discard_old: Path | None = None,
-    ) -> Deployment:
+    def _restart(self, entry: Entry, changed: Mapping[str, Any]) -> Deployment:
         """Replace the server of an entry at its port; puts the old one back where the new one does not get healthy."""
-        timeout = 600.0
-        process.stop(entry.details["pid"], entry.details["started"])
+        after = replace(entry, details={**entry.details, **changed})
+        surplus = entry
         try:
-            with process.bind(entry.details["port"]) as bound:
-                self._launch(replace(entry, details={**entry.details, **changed}), bound)
-            deployment = self.wait(entry.name, timeout=timeout)
+            return self._serve(after)
         except BaseException:
-            broken = self._entry(entry.name)
-            process.stop(broken.details["pid"], broken.details["started"])
-            with process.bind(entry.details["port"]) as bound:
-                self._launch(entry, bound)
-            self.wait(entry.name, timeout=timeout)
-            if discard_new is not None:
-                shutil.rmtree(discard_new, ignore_errors=True)
+            surplus = after
+            self._serve(entry)
             raise
-        if discard_old is not None:
-            shutil.rmtree(discard_old, ignore_errors=True)
-        return deployment
+        finally:
+            if after.details["folder"] != entry.details["folder"]:
+                shutil.rmtree(surplus.details["folder"], ignore_errors=True)
+
+    def _serve(self, entry: Entry) -> Deployment:
+        """Have the server of an entry run as the entry says, instead of the one that runs now; wait for it."""
+        running = self._entry(entry.name)
+        process.stop(running.details["pid"], running.details["started"])
+        with process.bind(entry.details["port"]) as bound:
+            self._launch(entry, bound)
+        return self.wait(entry.name, timeout=DEFAULT_WAIT)
 
     def _delete(self, entry: Entry) -> None:
         process.stop(entry.details["pid"], entry.details["started"])
@@ -340,7 +331,6 @@ class LocalTarget:
                 continue
             shutil.rmtree(folder, ignore_errors=True)
             Ledger().remove(entry)
-        self._forget_folders()
 
     def _forget_folders(self) -> None:
         """Remove folders that no entry names: whoever built them was killed before it could write one."""
