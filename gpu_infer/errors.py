@@ -5,12 +5,13 @@
     GpuInferError
      ├── PreflightError              a check failed before anything was started or created (.findings)
      │    └── MissingDependencyError a package is not installed (also an ImportError)
+     ├── WorkspaceError              the workspace refused or did not answer (.status)
      ├── ProvisioningError           a cluster or endpoint could not be created
      ├── DeploymentError             a service did not become healthy (.logs)
      │    ├── ScoringInitError       score.py failed on import or in init() (.traceback, .stage)
      │    ├── DeploymentTimeoutError not healthy in time (also a TimeoutError)
      │    ├── InsufficientGpuError   no GPU where one was demanded
-     │    ├── QuotaError             the subscription's quota does not cover it
+     │    ├── QuotaError             the subscription's quota does not cover it (also a ProvisioningError)
      │    └── ImageBuildError        the container image could not be built
      ├── ServiceNotFoundError        no service of that name (also a LookupError)
      ├── UnsupportedError            this target cannot do that
@@ -53,6 +54,7 @@ __all__ = [
     "ServiceNotFoundError",
     "TeardownError",
     "UnsupportedError",
+    "WorkspaceError",
 ]
 
 
@@ -96,6 +98,18 @@ class MissingDependencyError(PreflightError, ImportError):
     """A package that this job needs is not installed; the message carries the command that installs it."""
 
 
+class WorkspaceError(GpuInferError):
+    """The workspace refused a request or did not answer.
+
+    Attributes:
+        status: HTTP status of the answer, ``None`` where none came or none is known.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 class ProvisioningError(GpuInferError):
     """A cluster or endpoint could not be created."""
 
@@ -134,7 +148,7 @@ class InsufficientGpuError(DeploymentError):
     """A GPU is demanded and none is there, or all are taken."""
 
 
-class QuotaError(DeploymentError):
+class QuotaError(DeploymentError, ProvisioningError):
     """The subscription's quota does not cover the job."""
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass
 
+from gpu_infer.catalog import find_size
 from gpu_infer.errors import Finding
 from gpu_infer.notebook import html_table
-from gpu_infer.spec import DEFAULT_TTL, ServiceSpec
+from gpu_infer.spec import DEFAULT_CPU_CORES, DEFAULT_MEMORY_GB, DEFAULT_TTL, Cluster, ServiceSpec
 
 __all__ = ["Plan"]
 
 HOURS_PER_MONTH = 730
+LINE = 110
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,10 @@ class Plan:
         model_format: as the finder recognised it, empty where an entry script loads the model.
         template: name of the template.
         findings: of all checks.
-        price_per_hour: US dollars while it exists; 0 on the local target.
+        price_per_hour: US dollars while it exists; 0 on the local target, and where no price is known.
+        creates: what would be created on Azure, in order.
+        vm_size: of the nodes of the cluster, empty on the local target and where it is not known.
+        nodes: how many, 0 the same.
     """
 
     spec: ServiceSpec
@@ -30,6 +36,9 @@ class Plan:
     template: str = ""
     findings: tuple[Finding, ...] = ()
     price_per_hour: float = 0.0
+    creates: tuple[str, ...] = ()
+    vm_size: str = ""
+    nodes: int = 0
 
     @property
     def errors(self) -> tuple[Finding, ...]:
@@ -53,11 +62,13 @@ class Plan:
             ("output", spec.output),
             ("postprocess", spec.postprocess),
             ("entry script", str(spec.entry_script or "")),
+            *([] if spec.target == "local" else self._cloud_rows()),
             ("workers", str(spec.scale.workers)),
             ("batching", f"up to {spec.batching.max_batch} items" if spec.batching.enabled else "off"),
             ("time-out", f"{spec.timeout:g} s per request"),
             ("lives", _life(spec)),
-            ("price", f"${self.price_per_hour:.2f} per hour, ${self.price_per_month:,.0f} per month"),
+            ("creates", ", ".join(self.creates)),
+            ("price", self._price()),
         ]
         return [(key, value) for key, value in rows if value]
 
@@ -65,6 +76,9 @@ class Plan:
         """The plan as plain values, for JSON."""
         return {
             **dict(self.rows()),
+            "creates": list(self.creates),
+            "vm_size": self.vm_size,
+            "nodes": self.nodes,
             "price_per_hour": self.price_per_hour,
             "findings": [
                 {"level": found.level, "code": found.code, "message": found.message, "fix": found.fix}
@@ -73,15 +87,73 @@ class Plan:
             "ok": not self.errors,
         }
 
+    def _cloud_rows(self) -> list[tuple[str, str]]:
+        spec, cluster = self.spec, self.spec.cluster or Cluster()
+        cores, memory = spec.resources.cpu_cores or DEFAULT_CPU_CORES, spec.resources.memory_gb or DEFAULT_MEMORY_GB
+        most = spec.scale.max_replicas
+        replicas = (
+            str(spec.scale.replicas) if most is None else f"{spec.scale.replicas} to {most}, as the load asks for"
+        )
+        each = f"{cores:g} cores, {memory:g} GB, {_count(spec.resources.gpus, 'GPU')} each"
+        return [
+            ("cluster", f"{cluster.name}, {'for production' if cluster.purpose == 'FastProd' else 'dev-test'}"),
+            ("VM size", _vm_size(self.vm_size)),
+            ("nodes", str(self.nodes or "")),
+            ("GPUs", _gpus(self.vm_size, self.nodes, spec.resources.gpus * spec.scale.most)),
+            ("replicas", f"{replicas}; {each}"),
+            ("scored with", "a key" if spec.auth == "key" else "a token of Azure ML"),
+        ]
+
+    def _price(self) -> str:
+        if self.spec.target != "local" and not self.price_per_hour:
+            return "unknown: there is no price for what it would run on"
+        text = f"${self.price_per_hour:.2f} per hour, ${self.price_per_month:,.0f} per month"
+        if self.spec.target == "local":
+            return text
+        creates_cluster = any(created.startswith("cluster ") for created in self.creates)
+        return f"{text}, {'' if creates_cluster else 'already, '}for the cluster (list price in eastus)"
+
     def __str__(self) -> str:
         width = max(len(key) for key, _ in self.rows())
         lines = [f"{key:<{width}}  {value}" for key, value in self.rows()]
-        lines += [f"{finding.level.upper():<{width}}  {finding}" for finding in self.findings]
+        for found in self.findings:
+            lines += ["", *_wrapped(found.level.upper(), found.message, width), *_wrapped("", found.fix, width)]
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
         pairs = [*self.rows(), *((finding.level.upper(), str(finding)) for finding in self.findings)]
         return html_table("Plan", pairs)
+
+
+def _wrapped(head: str, text: str, width: int) -> list[str]:
+    """A text beside its head, in lines that most terminals show whole; lines of its own stay."""
+    room = LINE - width - 2
+    lines = [piece for line in text.splitlines() for piece in _fold(line, room)]
+    return [f"{head if at == 0 else '':<{width}}  {line}" for at, line in enumerate(lines)]
+
+
+def _fold(line: str, room: int) -> list[str]:
+    return textwrap.wrap(line, room, break_long_words=False, break_on_hyphens=False, drop_whitespace=True) or [""]
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _vm_size(name: str) -> str:
+    """A size with what is in it."""
+    size = find_size(name) if name else None
+    if size is None:
+        return name
+    return ", ".join(part for part in (f"{name}: {size.vcpus} cores", f"{size.memory_gb:g} GB", size.hardware) if part)
+
+
+def _gpus(vm_size: str, nodes: int, needed: int) -> str:
+    """How many of the cluster's GPUs the replicas take; what other services hold is a finding."""
+    size = find_size(vm_size) if vm_size else None
+    if size is None or not nodes:
+        return f"{needed} asked for"
+    return f"{needed} asked for, {nodes * size.schedulable_gpus} in the cluster"
 
 
 def _life(spec: ServiceSpec) -> str:

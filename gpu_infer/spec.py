@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,12 +10,44 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
-__all__ = ["Batching", "Cluster", "ModelRef", "Resources", "Scale", "ServiceSpec", "TargetName", "seconds_of"]
+__all__ = [
+    "Auth",
+    "Batching",
+    "Cluster",
+    "ModelRef",
+    "Purpose",
+    "Resources",
+    "Scale",
+    "ServiceSpec",
+    "TargetName",
+    "seconds_of",
+]
 
 TargetName = Literal["local", "aks", "online"]
+Purpose = Literal["FastProd", "DevTest"]
+Auth = Literal["key", "token"]
+
+ATTACH_OPTIONS = ("load_balancer_type", "load_balancer_subnet")
+CREATE_OPTIONS = (
+    *ATTACH_OPTIONS,
+    "ssl_cname",
+    "ssl_cert_pem_file",
+    "ssl_key_pem_file",
+    "vnet_name",
+    "vnet_resourcegroup_name",
+    "subnet_name",
+    "service_cidr",
+    "dns_service_ip",
+    "docker_bridge_cidr",
+)
+"""What ``AksCompute.provisioning_configuration`` takes beside the fields of ``Cluster`` (azureml-core 1.61)."""
 
 DEFAULT_TTL = 8 * 3600.0
 """Seconds that a kept service lives unless told otherwise: a working day."""
+
+DEFAULT_CPU_CORES = 2.0
+DEFAULT_MEMORY_GB = 4.0
+"""What a replica on Azure gets, as in the tutorials: the SDK's own 0.1 cores and 0.5 GB hold no framework."""
 
 SERVICE_NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 """What Azure ML accepts as the name of a web service (azureml-core 1.61, ``webservice_name_validation``)."""
@@ -75,10 +108,18 @@ class Cluster:
 
     Args:
         name: of the compute target, 3 to 24 characters.
-        vm_size: of its nodes.
+        vm_size: of its nodes; empty takes an existing cluster as it is.
         nodes: how many.
         location: Azure region; the workspace's where ``None``.
         resource_id: an AKS cluster that exists already and is attached instead of created.
+        purpose: ``"FastProd"`` for production, which Azure ML allows from 12 virtual CPUs and 3 nodes on, or
+            ``"DevTest"``.
+        options: what else ``AksCompute.provisioning_configuration`` takes, by name: ``ssl_cname``, ``vnet_name``,
+            ``load_balancer_type`` and their kin.
+        replace_failed: delete a cluster of this name whose creation has failed, and make it anew.
+
+    Raises:
+        ValueError: less than one node, a purpose or an option that there is not.
     """
 
     name: str = "aks-gpu"
@@ -86,21 +127,54 @@ class Cluster:
     nodes: int = 3
     location: str | None = None
     resource_id: str | None = None
+    purpose: Purpose = "FastProd"
+    options: Mapping[str, Any] = field(default_factory=dict[str, Any], repr=False)  # paths of keys may be among them
+    replace_failed: bool = False
+
+    def __post_init__(self) -> None:
+        _whole("nodes", self.nodes, at_least=1)
+        if self.purpose not in ("FastProd", "DevTest"):
+            msg = f'purpose is "FastProd" or "DevTest", got {self.purpose!r}.'
+            raise ValueError(msg)
+        known = ATTACH_OPTIONS if self.resource_id else CREATE_OPTIONS
+        unknown = sorted(set(self.options) - set(known))
+        if unknown:
+            doing = "attached" if self.resource_id else "created"
+            msg = f"A cluster is {doing} without {', '.join(unknown)}; options= takes {', '.join(sorted(known))}."
+            raise ValueError(msg)
 
     @classmethod
-    def attach(cls, resource_id: str, *, name: str = "aks-gpu") -> Cluster:
-        """An AKS cluster that exists already, by its Azure resource id."""
-        return cls(name=name, resource_id=resource_id)
+    def attach(cls, resource_id: str, *, name: str = "aks-gpu", purpose: Purpose = "FastProd") -> Cluster:
+        """An AKS cluster that exists already, by its Azure resource id; taken as it is, and never deleted."""
+        return cls(name=name, vm_size="", resource_id=resource_id, purpose=purpose)
 
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What one replica gets; means nothing on the local target, which has the machine."""
+    """What one replica gets; means nothing on the local target, which has the machine.
+
+    Args:
+        gpus: whole GPUs.
+        cpu_cores: cores, ``DEFAULT_CPU_CORES`` where ``None``.
+        memory_gb: GB, ``DEFAULT_MEMORY_GB`` where ``None``.
+        vm_size: of the machines.
+
+    Raises:
+        ValueError: a part of a GPU, or nothing of the rest.
+    """
 
     gpus: int = 1
     cpu_cores: float | None = None
     memory_gb: float | None = None
     vm_size: str | None = None
+
+    def __post_init__(self) -> None:
+        _whole("gpus_per_replica", self.gpus, at_least=0)
+        for what in ("cpu_cores", "memory_gb"):
+            value = getattr(self, what)
+            if value is not None and not 0 < value < math.inf:
+                msg = f"{what} is a number above 0, got {value!r}."
+                raise ValueError(msg)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +184,26 @@ class Scale:
     Args:
         replicas: containers; the local target runs one.
         workers: processes per container, each with a model of its own.
+        max_replicas: how far the autoscaler may go from ``replicas`` up; ``None`` leaves their number alone.
+
+    Raises:
+        ValueError: less than one, or a maximum below the minimum.
     """
 
     replicas: int = 1
     workers: int = 1
+    max_replicas: int | None = None
+
+    def __post_init__(self) -> None:
+        _whole("replicas", self.replicas, at_least=1)
+        _whole("workers", self.workers, at_least=1)
+        if self.max_replicas is not None:
+            _whole("max_replicas", self.max_replicas, at_least=self.replicas)
+
+    @property
+    def most(self) -> int:
+        """The most replicas that there may be."""
+        return self.replicas if self.max_replicas is None else self.max_replicas
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +236,10 @@ class ServiceSpec:
         timeout: seconds that one request may take.
         ttl: seconds after which a kept service is removed, ``None``: the target's default.
         keep: whether it outlives the process that deploys it.
+        overwrite: whether a service of this name is replaced.
+        auth: who may score on Azure: who has a key, or a token of Azure ML.
+        tags, properties: for the service on Azure.
+        replace_retired: whether the successor of a retired VM size is taken.
     """
 
     name: str
@@ -166,6 +260,15 @@ class ServiceSpec:
     ttl: float | None = None
     keep: bool = False
     overwrite: bool = False
+    auth: Auth = "key"
+    tags: Mapping[str, str] = field(default_factory=dict[str, str])
+    properties: Mapping[str, str] = field(default_factory=dict[str, str])
+    replace_retired: bool = True
+
+    def __post_init__(self) -> None:
+        if self.auth not in ("key", "token"):
+            msg = f'auth is "key" or "token", got {self.auth!r}.'
+            raise ValueError(msg)
 
     def runtime_settings(self) -> dict[str, Any]:
         """The settings that the bundle carries for the serving runtime, hooks left out: their files move."""
@@ -178,6 +281,12 @@ class ServiceSpec:
         if self.output:
             settings["output"] = self.output
         return settings
+
+
+def _whole(what: str, value: object, *, at_least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < at_least:
+        msg = f"{what} must be a whole number from {at_least}, got {value!r}."
+        raise ValueError(msg)
 
 
 def service_name_from(text: str) -> str:

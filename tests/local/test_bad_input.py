@@ -19,7 +19,6 @@ import pytest
 from PIL import Image
 
 import gpu_infer
-from gpu_infer import preflight
 from gpu_infer.errors import (
     BadInputError,
     DeploymentTimeoutError,
@@ -31,6 +30,7 @@ from gpu_infer.errors import (
     ScoringTimeoutError,
     UnsupportedError,
 )
+from gpu_infer.preflight import local as preflight
 
 from .conftest import Script
 
@@ -149,7 +149,7 @@ def test_arguments_of_the_wrong_kind(tiny_model: Path) -> None:
         gpu_infer.deploy(tiny_model, workers=0)
     with pytest.raises(TypeError, match="model is a path"):
         gpu_infer.deploy(42)
-    with pytest.raises(UnsupportedError, match="to this machine only"):
+    with pytest.raises(TypeError, match="azureml.core.Workspace or an azure.ai.ml.MLClient, got object"):
         gpu_infer.deploy(tiny_model, object())
     with pytest.raises(UnsupportedError, match="target='aks' is not part of this version"):
         gpu_infer.deploy(tiny_model, target="aks")

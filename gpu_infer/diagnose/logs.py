@@ -21,29 +21,95 @@ _LIBRARY_FRAME = re.compile(r'  File "<frozen [^"]*>", line \d+, in \w+\n(?:    
 _OWN_ERROR = re.compile(r"^gpu_infer_serving\.[\w.]*Error: (.*)", re.MULTILINE | re.DOTALL)
 """What the serving runtime raises on purpose, with a message for the user."""
 
-_CAUSES: tuple[tuple[str, str], ...] = (  # the first that matches, so the special before the general
-    (r"No module named 'pkg_resources'", "setuptools 82 removed pkg_resources; pin setuptools<82 in the conda file."),
+CAUSES: tuple[tuple[str, str, str], ...] = (  # what is said, its pattern, the cause; the special before the general
+    ("NoGpuError", r"NoGpuError: ", "A GPU is demanded and none is visible."),
     (
+        "No module named 'pkg_resources'",
+        r"No module named 'pkg_resources'",
+        "setuptools 82 removed pkg_resources; pin setuptools<82 in the conda file.",
+    ),
+    (
+        "cannot import name 'Markup' from 'jinja2'; cannot import name 'soft_unicode'; register() takes 3 positional",
+        r"cannot import name '(?:Markup|escape|soft_unicode)'|register\(\) takes 3 positional",
+        (
+            "An old inference server met a newer Flask or Jinja2; write azureml-inference-server-http==1.5.1 in the "
+            "conda file and leave Flask, Jinja2 and MarkupSafe out."
+        ),
+    ),
+    (
+        "CUDA out of memory; CUDA_ERROR_OUT_OF_MEMORY; ResourceExhaustedError",
         r"CUDA out of memory|CUDA_ERROR_OUT_OF_MEMORY|ResourceExhaustedError",
         "The GPU has too little memory: another process holds it, or workers= loads the model several times.",
     ),
     (
+        "CUDA driver version is insufficient for CUDA runtime version",
+        r"CUDA driver version is insufficient|driver on your system is too old",
+        "The image has a newer CUDA than the driver of the node takes; the templates of this library use CUDA 12.",
+    ),
+    (
+        "Cannot re-initialize CUDA in forked subprocess",
+        r"Cannot re-initialize CUDA in forked subprocess",
+        "The GPU was used before the server made its workers; leave WORKER_PRELOAD out, and load the model in init().",
+    ),
+    (
+        "No module named 'azureml.contrib'",
+        r"No module named 'azureml\.contrib'",
+        "Raw requests moved: write from azureml_inference_server_http.api.aml_request import rawhttp.",
+    ),
+    (
+        "Model not found in cache or in root",
+        r"Model not found in cache|ModelNotFoundException",
+        (
+            "Model.get_model_path() found nothing under that name: it takes the registered name, and the model lies "
+            "below AZUREML_MODEL_DIR."
+        ),
+    ),
+    (
+        "module 'tensorflow' has no attribute 'Session'",
+        r"module 'tensorflow' has no attribute '(\w+)'",
+        "The script uses tf.{0} of TensorFlow 1; write import tensorflow.compat.v1 as tf.",
+    ),
+    (
+        "libGL.so.1: cannot open shared object file",
+        r"libGL\.so",
+        "OpenCV with windows needs libGL, which the image lacks; write opencv-python-headless in the conda file.",
+    ),
+    (
+        "No module named '...'",
         r"ModuleNotFoundError: No module named '([\w.]+)'",
         (
             "The script imports {0}, which is not installed where it runs. Add it to the conda file (conda_file=); for "
             "the local target run: pip install {0}"
         ),
     ),
-    (r"NoGpuError: ", "A GPU is demanded and none is visible."),
-    (r"SystemExit", "The script ended the process itself (sys.exit). init() must return."),
+    ("SystemExit", r"SystemExit", "The script ended the process itself (sys.exit). init() must return."),
     (
+        "MemoryError; std::bad_alloc",
         r"MemoryError|std::bad_alloc|DefaultCPUAllocator: can't allocate",
         "The machine has too little memory for the model.",
     ),
-    (r"numpy\.dtype size changed|got \d+ from PyObject", "A package was built for another NumPy; install it again."),
-    (r"FileNotFoundError: ", "The script looks for a file that is not there; the model lies below AZUREML_MODEL_DIR."),
-    (r"UserScriptError: User script at", "The script has no init() or no run()."),
+    (
+        "numpy.dtype size changed ... got 88 from PyObject",
+        r"numpy\.dtype size changed|got \d+ from PyObject",
+        "A package was built for another NumPy; install it again, in a container write numpy<2 in the conda file.",
+    ),
+    (
+        "Descriptors cannot be created directly",
+        r"Descriptors cannot (?:be|not be) created directly",
+        "A package was made for an older protobuf; pin the protobuf that it names in the conda file.",
+    ),
+    (
+        "FileNotFoundError",
+        r"FileNotFoundError: ",
+        "The script looks for a file that is not there; the model lies below AZUREML_MODEL_DIR.",
+    ),
+    (
+        "UserScriptError: User script at ...",
+        r"UserScriptError: User script at",
+        "The script has no init() or no run().",
+    ),
 )
+"""What ends a start, as it stands in the traceback."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +225,7 @@ class _GpuInitError(ScoringInitError, InsufficientGpuError):
 
 
 def _cause(traceback: str) -> str:
-    for pattern, words in _CAUSES:
+    for _, pattern, words in CAUSES:
         match = re.search(pattern, traceback)
         if match:
             return words.format(*match.groups())

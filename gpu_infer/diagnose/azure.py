@@ -1,0 +1,217 @@
+"""What the Azure SDKs raise, as one typed error.
+
+They are read without importing any of them: the family names of an exception, its ``status_code``, ``response`` and
+``message``, and its text. The text may be missing: some of them cannot even be printed.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from http import HTTPStatus
+from typing import Any, cast
+
+from gpu_infer.diagnose.logs import init_failure, last_traceback, tail
+from gpu_infer.diagnose.meanings import TEXTS, Meaning
+from gpu_infer.diagnose.statuses import KINDS, STATUSES
+from gpu_infer.errors import DeploymentError, GpuInferError, ScoringError, ScoringInitError, WorkspaceError
+
+__all__ = ["azure_error", "blotted"]
+
+MOST_SAID = 700
+"""Characters of Azure's own words in a message."""
+
+_UNKNOWN = Meaning("", "", "Repeat the call. If it stays so, open a support request with these words.")
+_REFUSED = Meaning("", "Azure refuses the request.", "Correct what it names, or open a support request.")
+_INSIDE = Meaning("", "Azure failed inside.", "Repeat the call. If it stays so, open a support request.")
+
+_REASONS = {status.phrase.lower(): status.value for status in HTTPStatus}
+_STATUS = re.compile(r"(?:Response Code|status_code|StatusCode|statusCode)\W{1,4}(\d{3})\b")
+_REASON = re.compile(r"invalid status code '([\w ]+)'", re.IGNORECASE)
+_NAMED = (
+    r"([\"']?(?:primary_?key|secondary_?key|account_?key|shared_?access_?key|access_?token|refresh_?token|"
+    r"instrumentation_?key|client_?secret|password|connection_?string|api_?key|authorization|secret)[\"']?"
+    r"\s*[:=]\s*[\"']?)[^\"',;&\s}]+"
+)
+_SECRETS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+    (re.compile(pattern, re.IGNORECASE), blot)
+    for pattern, blot in (
+        (r"([?&](?:sig|code|token|access_token)=)[^&\s\"'<>]+", r"\1***"),
+        (r"\b(sig=)[^&\s\"'<>]+", r"\1***"),
+        (r"\b(Bearer\s+)[A-Za-z0-9._~+/=-]+", r"\1***"),
+        (r"\beyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*)?", "***"),
+        (_NAMED, r"\1***"),
+        (r"(://[^/:@\s]+:)[^/@\s]+@", r"\1***@"),
+    )
+)
+
+
+def azure_error(
+    error: BaseException | None,
+    *,
+    doing: str,
+    default: type[GpuInferError],
+    text: str = "",
+    logs: str = "",
+) -> GpuInferError:
+    """Make one typed error: what happened, why, what to do, and Azure's own words without their secrets.
+
+    Args:
+        error: what the SDK raised, ``None`` where Azure has only said something.
+        doing: what was being done, such as ``creating cluster 'aks-gpu'``.
+        default: the type, where the text does not tell a more special one.
+        text: more of what Azure has said.
+        logs: of the service's containers; a traceback in them decides.
+
+    Returns:
+        the error; the caller raises it ``from`` the SDK's.
+    """
+    if logs and issubclass(default, DeploymentError) and last_traceback(logs):
+        name = re.search(r"'([^']*)'", doing)
+        return init_failure(name[1] if name else "", blotted(logs))
+    said = "\n".join(part for part in (_text(error), text) if part)
+    status = _status(error, said)
+    meaning = _meaning(error, said, status)
+    kind = meaning.error or default
+    if kind is ScoringInitError and not issubclass(default, DeploymentError):
+        kind = default
+    because = " ".join(part for part in (meaning.because, _arithmetic(meaning, said)) if part)
+    words = _words(said)
+    lines = [f"{doing[:1].upper()}{doing[1:]} failed: {because or words or 'Azure does not say why.'}", meaning.do]
+    shown = status if status and status >= 400 else None
+    if words and because and type(error) not in (KeyError, AttributeError, TypeError):  # slips of the SDK tell nothing
+        who = "Azure says" if error is None or shown or _body(said) else "The SDK says"
+        lines.append(f"{who}{f' ({shown})' if shown else ''}: {words}")
+    return _made(kind, blotted("\n".join(lines)), status, logs)
+
+
+def blotted(text: str) -> str:
+    """A text without keys, tokens and signatures."""
+    for pattern, blot in _SECRETS:
+        text = pattern.sub(blot, text)
+    return text
+
+
+# --- inside -----------------------------------------------------------------------------------------------------------
+
+
+def _made(kind: type[GpuInferError], message: str, status: int | None, logs: str) -> GpuInferError:
+    if issubclass(kind, DeploymentError):
+        return kind(message, logs=blotted(tail(logs)))
+    if issubclass(kind, (WorkspaceError, ScoringError)):
+        return kind(message, status=status)
+    return kind(message)
+
+
+def _text(error: BaseException | None) -> str:
+    """An exception's own words: ``message`` first, since the SDK wraps it in lines of its own when printed."""
+    if error is None:
+        return ""
+    message = getattr(error, "message", None)
+    if isinstance(message, str) and message:
+        return message
+    try:
+        return str(error) or type(error).__name__
+    except Exception:  # noqa: BLE001 - the SDK's __str__ itself fails where Azure's body has no details
+        return type(error).__name__
+
+
+def _status(error: BaseException | None, said: str) -> int | None:
+    response: Any = getattr(error, "response", None)
+    for holder in (error, response):
+        status: Any = getattr(holder, "status_code", None)
+        if isinstance(status, int) and not isinstance(status, bool):
+            return status
+    found = _STATUS.search(said)
+    if found:
+        return int(found[1])
+    reason = _REASON.search(said)
+    return _REASONS.get(reason[1].lower()) if reason else None
+
+
+def _meaning(error: BaseException | None, said: str, status: int | None) -> Meaning:
+    """Azure's words decide, then the status, then the family of the exception."""
+    plain = re.sub(r"Headers: \{.*?\}\n", "", said, flags=re.DOTALL)
+    for meaning in TEXTS:
+        if re.search(meaning.pattern, plain, re.IGNORECASE):
+            return meaning
+    names = {kind.__name__ for kind in type(error).__mro__} if error is not None else set[str]()
+    if status is None or names & {"ClientAuthenticationError", "ResourceExistsError"}:
+        for family, meaning in KINDS:
+            if names & set(family):
+                return meaning
+    if status is None or status < 400:
+        return _UNKNOWN
+    return STATUSES.get(status, _REFUSED if status < 500 else _INSIDE)
+
+
+def _arithmetic(meaning: Meaning, said: str) -> str:
+    if meaning.arithmetic == "quota":
+        return _quota(said)
+    found = re.search(r"(\d+)/(\d+) nodes are available", said) if meaning.arithmetic == "gpu" else None
+    return f"Of {found[2]} nodes {found[1]} have room." if found else ""
+
+
+def _quota(said: str) -> str:
+    """The numbers of a quota message, in the forms of managed endpoints and of virtual machines."""
+    short = re.search(r"Current usage/limit: (\d+)/(\d+)\. Additional needed: (\d+)", said, re.IGNORECASE)
+    if short:
+        used, limit, needed = (int(number) for number in short.groups())
+    else:
+        numbers = [
+            re.search(rf"{what}\W+(\d+)", said, re.IGNORECASE)
+            for what in ("Current Usage", "Current Limit", "Additional Required")
+        ]
+        if not all(numbers):
+            return ""
+        used, limit, needed = (int(number[1]) for number in numbers if number)
+    family = re.search(r"\b(standard\s?[\w ]*?Family)\b", said, re.IGNORECASE)
+    of = f" of {family[1]}" if family else ""
+    return f"{used} of {limit} cores{of} are in use and {needed} more are needed: ask for a limit of {used + needed}."
+
+
+def _words(said: str) -> str:
+    """Azure's message out of what the SDK makes of it, on one line and not too long."""
+    body = _body(said)
+    text = body or re.sub(r"Headers: \{.*?\}\n", "", said, flags=re.DOTALL)
+    # Blotted before it is cut, or the rest of a half key would not be recognised.
+    text = " ".join(blotted(text).split())
+    return text if len(text) <= MOST_SAID else f"{text[:MOST_SAID]}..."
+
+
+def _body(said: str) -> str:
+    """The messages of a JSON body in the text: of an answer's content, or of an operation's error."""
+    provisioning = re.search(r"Provisioning operation error:\s*(?:StatusCode: \d+\s*Message:)?(.*)", said, re.DOTALL)
+    if provisioning:
+        return "" if provisioning[1].strip() in ("", "None") else provisioning[1]
+    content = re.search(r"Content: (b'.*'|b\".*\")\s*$", said, re.DOTALL)
+    failed = re.search(r"Error:\s*(\{.*\})", said, re.DOTALL)
+    raw = ""
+    if content:
+        try:
+            raw = cast("bytes", ast.literal_eval(content[1])).decode("utf-8", "replace")
+        except (SyntaxError, ValueError):
+            return ""
+    elif failed:
+        raw = failed[1]
+    try:
+        return _messages(json.loads(raw)) if raw else ""
+    except ValueError:
+        return raw
+
+
+def _messages(body: Any) -> str:
+    """``message`` of a body and of its details; bodies may lie in an ``error`` of their own, even twice."""
+    while isinstance(body, dict) and isinstance(cast("dict[str, Any]", body).get("error"), dict):
+        body = cast("dict[str, Any]", body)["error"]
+    if not isinstance(body, dict):
+        return str(body)
+    fields = cast("dict[str, Any]", body)
+    pieces = [f"{fields['code']}:" if fields.get("code") else "", str(fields.get("message") or "")]
+    details: Any = fields.get("details") or []
+    for detail in cast("list[Any]", details) if isinstance(details, list) else []:
+        text = _messages(detail)
+        if text not in pieces:
+            pieces.append(text)
+    return " ".join(piece for piece in pieces if piece) or json.dumps(fields)

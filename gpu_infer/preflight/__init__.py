@@ -1,0 +1,25 @@
+"""Checks that cost nothing, run before anything that does. ``docs/preflight.md`` lists them all.
+
+What a check must know of a workspace is handed in as ``WorkspaceFacts``: no Azure package is imported here.
+"""
+
+from gpu_infer.preflight.aks import check_aks
+from gpu_infer.preflight.clusters import check_cluster, makes_cluster
+from gpu_infer.preflight.common import choose_template, find_local_model
+from gpu_infer.preflight.conda_files import lint_conda
+from gpu_infer.preflight.facts import ClusterFacts, WorkspaceFacts
+from gpu_infer.preflight.local import check_local
+from gpu_infer.preflight.vm_sizes import resolve_size
+
+__all__ = [
+    "ClusterFacts",
+    "WorkspaceFacts",
+    "check_aks",
+    "check_cluster",
+    "check_local",
+    "choose_template",
+    "find_local_model",
+    "lint_conda",
+    "makes_cluster",
+    "resolve_size",
+]
