@@ -26,7 +26,10 @@ from gpu_infer.targets._supervisor import (
 )
 
 __all__ = [
+    "HOST",
+    "LOG_FILE",
     "Health",
+    "ask_to_stop",
     "bind",
     "disown",
     "dump_stacks",
@@ -99,10 +102,18 @@ def spawn(folder: Path, bound: socket.socket, environment: Mapping[str, str], *,
     return process.pid
 
 
-def server_environment(bundle: Path, model_dir: Path, environment: Mapping[str, str]) -> dict[str, str]:
+def server_environment(
+    bundle: Path, model_dir: Path, environment: Mapping[str, str], *, entry_script: str = "score.py"
+) -> dict[str, str]:
     """The server's environment: this process's own, what Azure ML sets in a container, and the bundle's variables.
 
     Temporary files go beside the bundle, and with it: frameworks leave some when they are killed.
+
+    Args:
+        bundle: the folder that the server works in.
+        model_dir: where the script finds the model.
+        environment: the bundle's variables.
+        entry_script: relative to the bundle.
     """
     temporary = bundle.parent / "tmp"
     temporary.mkdir(exist_ok=True)
@@ -119,7 +130,7 @@ def server_environment(bundle: Path, model_dir: Path, environment: Mapping[str, 
         **environment,
         "GUNICORN_CMD_ARGS": arguments,
         "AZUREML_MODEL_DIR": str(model_dir),
-        "AZUREML_ENTRY_SCRIPT": str(bundle / "score.py"),
+        "AZUREML_ENTRY_SCRIPT": str(bundle / entry_script),
         "AML_APP_ROOT": str(bundle),
     }
 
@@ -178,11 +189,17 @@ def _child(pid: int) -> subprocess.Popen[bytes] | None:
     return process if parent == os.getpid() else None
 
 
-def stop(pid: int, started: str) -> None:
-    """End a supervisor and all below it: asked first, killed when that takes too long. Ending the dead succeeds."""
+def ask_to_stop(pid: int, started: str) -> None:
+    """Ask a supervisor to end, without waiting; ``stop`` after it waits. So several end at once."""
     if is_alive(pid, started):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
+
+
+def stop(pid: int, started: str) -> None:
+    """End a supervisor and all below it: asked first, killed when that takes too long. Ending the dead succeeds."""
+    if is_alive(pid, started):
+        ask_to_stop(pid, started)
         deadline = time.monotonic() + GRACE_SECONDS + 2
         while is_alive(pid, started) and time.monotonic() < deadline:
             time.sleep(0.02)

@@ -1,0 +1,21 @@
+"""An Azure ML workspace on 127.0.0.1 for the real, unpatched SDK: for tests of deployment code, without a subscription.
+
+::
+
+    from gpu_infer.emulator import Emulator
+
+    with Emulator() as emulator:
+        ws = emulator.workspace()  # an azureml.core.Workspace; everything of azureml-core that AKS needs works on it
+
+Three ways lead there; :func:`workspace` takes the first and says how the others go. :class:`Fault` makes any call fail,
+:class:`Transition` makes operations take time, ``emulator.requests`` is the log of all calls.
+"""
+
+from __future__ import annotations
+
+from .connect import variables, workspace
+from .emulator import Emulator
+from .faults import Fault, LoggedRequest
+from .operations import Transition
+
+__all__ = ["Emulator", "Fault", "LoggedRequest", "Transition", "variables", "workspace"]

@@ -1,0 +1,1 @@
+"""Azure Resource Manager: the workspace itself, discovery, subscriptions and the metadata of the cloud."""

@@ -1,0 +1,1 @@
+"""The artifact service and the blob storage behind it."""

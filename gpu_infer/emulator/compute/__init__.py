@@ -1,0 +1,1 @@
+"""Compute: AKS clusters of the workspace, their nodes and GPUs."""

@@ -1,0 +1,239 @@
+"""The emulator as a whole: start it, connect to it, make it misbehave, see what was asked of it."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from ..errors import Finding, MissingDependencyError
+from . import connect
+from .faults import Fault, LoggedRequest
+from .operations import Transition
+from .state import Settings, State, real_hosts
+
+if TYPE_CHECKING:
+    from azureml.core import Workspace
+
+    from .app import App
+
+__all__ = ["Emulator"]
+
+
+class Emulator:
+    """An Azure ML workspace on 127.0.0.1 that the real, unpatched SDK talks to.
+
+    It starts empty and forgets everything when it stops. Deploying to one of its AKS clusters runs what was uploaded
+    under the stock inference server; its GPUs are make-believe::
+
+        with Emulator() as emulator:
+            ws = emulator.workspace()          # an azureml.core.Workspace
+            nodes = AksCompute.provisioning_configuration(3, "Standard_NC4as_T4_v3")
+            cluster = ComputeTarget.create(ws, "aks-gpu", nodes)
+
+    Args:
+        port: of the control plane; 0 for any free one.
+        tls_port: of the same over TLS, which uploads need; 0 for any free one.
+        subscription_id: of the workspace.
+        resource_group: of the workspace.
+        name: of the workspace.
+        location: Azure region of the workspace.
+        transitions: how long operations take, by the name of the call that begins them (``*`` stands for any text):
+            ``{"compute.create": Transition.after_polls(3)}``. All others, and all without it, are over at once.
+        run_services: ``False``: services become healthy without any process, and scoring answers 503.
+        processes_per_service: one server process stands for all replicas of a service, and the front counts their
+            capacity; ``None`` starts one for each.
+        quota: vCPUs by quota family, VM size or ``"total"``. Clusters that exceed it fail as Azure's do.
+        folder: where it keeps its files, in a folder of its own; the system's folder for temporary files if left out.
+    """
+
+    def __init__(
+        self,
+        *,
+        port: int = 0,
+        tls_port: int = 0,
+        subscription_id: str = "00000000-0000-4000-8000-000000000001",
+        resource_group: str = "emulator",
+        name: str = "emulated",
+        location: str = "eastus",
+        transitions: Mapping[str, Transition] | Transition = Transition(),  # noqa: B008 (it is frozen)
+        run_services: bool = True,
+        processes_per_service: int | None = 1,
+        quota: Mapping[str, int] | None = None,
+        folder: Path | None = None,
+    ) -> None:
+        self.subscription_id = subscription_id
+        self.resource_group = resource_group
+        self.name = name
+        self.location = location
+        self._options: dict[str, Any] = {
+            "subscription_id": subscription_id,
+            "resource_group": resource_group,
+            "name": name,
+            "location": location,
+            "run_services": run_services,
+            "processes_per_service": processes_per_service,
+            "quota": dict(quota or {}),
+        }
+        self._ports = (port, tls_port)
+        self._parent = folder
+        self._transitions = transitions
+        self._cleanup = ExitStack()
+        self._app: App | None = None
+        self._state: State | None = None
+        self.errors: list[BaseException] = []
+        """What went wrong in the emulator itself, or in functions that faults called."""
+
+    def start(self) -> Self:
+        """Listen. A stopped emulator can be started again, and is empty then.
+
+        Raises:
+            MissingDependencyError: a package of the extra ``emulator`` is not installed.
+            OSError: a port is taken.
+            RuntimeError: it runs already.
+        """
+        if self._app is not None:
+            raise RuntimeError(f"This emulator runs already, at {self.url}.")
+        with ExitStack() as stack:
+            self._start(stack)
+            self._cleanup = stack.pop_all()
+        return self
+
+    def _start(self, stack: ExitStack) -> None:
+        try:
+            from . import tls
+            from .app import App
+            from .routes import TABLE
+            from .server import Listener
+
+            _ = TABLE.operations, TABLE.find("GET", "/")
+        except ImportError as error:
+            message = f"The emulator needs the package {error.name}, which is not installed."
+            fix = "Run: pip install 'gpu-infer[emulator]'"
+            raise MissingDependencyError([Finding("error", "missing-extra", message, fix)]) from error
+        if self._parent is not None:
+            self._parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix="gpu-infer-emulator-", dir=self._parent))
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        settings = Settings(folder=folder, ca_file=tls.authority().bundle, **self._options)
+        state = State.empty(settings, self._transitions, self.errors.append)
+        app = App(state, TABLE, self.errors.append)
+        hosts = real_hosts(settings.location)
+        context = tls.server_context(("127.0.0.1", "localhost", *hosts), folder)
+        plain = Listener(app, self._ports[0], folder=folder, proxied=context, hosts=hosts)
+        stack.callback(plain.stop)
+        secure = Listener(app, self._ports[1], folder=folder, tls=context)
+        stack.callback(secure.stop)
+        settings.url = f"http://127.0.0.1:{plain.port}"
+        settings.tls_url = f"https://127.0.0.1:{secure.port}"
+        self._app, self._state = app, state
+        stack.callback(self._end_services, state)
+        stack.callback(app.stopping.set)
+        for listener in (plain, secure):
+            listener.start()
+        stack.callback(connect.forget, settings.ca_file)
+        connect.remember(settings.ca_file)
+
+    @staticmethod
+    def _end_services(state: State) -> None:
+        for rollout in state.rollouts:
+            rollout.end()
+        for rollout in state.rollouts:
+            rollout.join()
+
+    def stop(self) -> None:
+        """End all processes and connections, and remove all files. Stopping twice does nothing."""
+        self._cleanup.close()
+        self._cleanup = ExitStack()
+        self._app = self._state = None
+
+    def __enter__(self) -> Self:
+        """Start it, unless it runs."""
+        return self if self._app is not None else self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop it."""
+        self.stop()
+
+    def _running(self) -> tuple[App, State]:
+        if self._app is None or self._state is None:
+            raise RuntimeError("This emulator does not run. Call start(), or use it in a with statement.")
+        return self._app, self._state
+
+    @property
+    def url(self) -> str:
+        """The control plane, ``http://127.0.0.1:PORT``; :func:`gpu_infer.emulator.workspace` takes it."""
+        return self._running()[1].settings.url
+
+    @property
+    def tls_url(self) -> str:
+        """The same over TLS."""
+        return self._running()[1].settings.tls_url
+
+    @property
+    def ca_file(self) -> Path:
+        """Certificates to trust: the emulator's own, and those that this process trusted before."""
+        return self._running()[1].settings.ca_file
+
+    @property
+    def folder(self) -> Path:
+        """Where its files lie while it runs."""
+        return self._running()[1].settings.folder
+
+    @property
+    def operations(self) -> frozenset[str]:
+        """The names of all calls, for faults and transitions."""
+        return self._running()[0].table.operations
+
+    @property
+    def requests(self) -> list[LoggedRequest]:
+        """All calls so far, in the order they came in; a copy."""
+        return self._running()[0].log.entries()
+
+    def clear_log(self) -> None:
+        """Forget the calls so far."""
+        self._running()[0].log.clear()
+
+    def add_fault(self, fault: Fault) -> None:
+        """Have something go wrong. Of several faults that match a call, all act.
+
+        Raises:
+            ValueError: no call has such a name.
+        """
+        self._running()[0].faults.add(fault)
+
+    def clear_faults(self) -> None:
+        """From now on nothing goes wrong; who hangs goes on hanging."""
+        self._running()[0].faults.clear()
+
+    def workspace(self) -> Workspace:
+        """The workspace, as an ``azureml.core.Workspace``; see :func:`gpu_infer.emulator.workspace`."""
+        return connect.workspace(self.url)
+
+    def billed(self) -> list[str]:
+        """Names of the clusters that exist and were created here, be they failed, half deleted or detached."""
+        state = self._running()[1]
+        with state.lock:
+            state.operations.end_due()
+            return state.clusters.billed()
+
+    def add_aks(self, resource_id: str, *, vm_size: str, nodes: int) -> None:
+        """Let there be an AKS cluster outside the workspace, which can be attached.
+
+        Args:
+            resource_id: ARM path: ``/subscriptions/.../providers/Microsoft.ContainerService/managedClusters/NAME``.
+            vm_size: of its nodes.
+            nodes: how many.
+        """
+        from .compute.models import Aks
+
+        state = self._running()[1]
+        with state.lock:
+            name = resource_id.rstrip("/").rpartition("/")[2]
+            state.clusters.aks[resource_id.lower()] = Aks(name, resource_id, vm_size, nodes, ours=False)

@@ -1,0 +1,1 @@
+"""Model management: registered models and the assets that hold their files."""

@@ -1,0 +1,16 @@
+"""All routes of the emulator."""
+
+from __future__ import annotations
+
+from .aad.routes import ROUTES as AAD
+from .arm.routes import ROUTES as ARM
+from .artifacts.routes import ROUTES as ARTIFACTS
+from .compute.routes import ROUTES as COMPUTE
+from .models.routes import ROUTES as MODELS
+from .routing import Table
+from .services.routes import ROUTES as SERVICES
+from .services.scoring import ROUTES as SCORING
+
+__all__ = ["TABLE"]
+
+TABLE = Table((*ARM, *AAD, *COMPUTE, *ARTIFACTS, *MODELS, *SERVICES, *SCORING))

@@ -1,0 +1,1 @@
+"""Model management: web services on AKS."""

@@ -1,0 +1,95 @@
+"""Uploaded files of a service, laid out as its container has them."""
+
+from __future__ import annotations
+
+import shutil
+import tarfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..artifacts.models import Artifacts
+from ..artifacts.routes import blob_name
+from ..models.models import Models
+from ..wire import Refusal, items, mapping
+
+__all__ = ["Layout", "plan"]
+
+_ARTIFACT = "aml://artifact/"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What goes where: everything is settled here but the copying itself.
+
+    Attributes:
+        entry_script: relative to ``app/``; empty where the deployment names none.
+        environment: variables of the container.
+        files: from where to where, and whether to unpack.
+    """
+
+    entry_script: str
+    environment: dict[str, str]
+    files: tuple[tuple[Path, str, bool], ...]
+
+    def copy(self, folder: Path) -> None:
+        """Lay the files out below a folder: the source in ``app/``, models in ``azureml-models/NAME/VERSION/``."""
+        (folder / "app").mkdir(parents=True)
+        for source, target, unpack in self.files:
+            place = folder / target
+            if unpack:
+                with tarfile.open(source) as archive:
+                    archive.extractall(place, filter="data")
+            else:
+                place.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source, place)
+
+
+def plan(request: Mapping[str, Any], artifacts: Artifacts, models: Models) -> Layout:
+    """Find the files of a deployment.
+
+    Args:
+        request: ``environmentImageRequest``.
+        artifacts: where they are.
+        models: of the workspace.
+
+    Raises:
+        Refusal: something was never uploaded.
+    """
+    environment = mapping(request.get("environment"))
+    variables = {name: str(value) for name, value in mapping(environment.get("environmentVariables")).items()}
+    files: list[tuple[Path, str, bool]] = []
+    for asset in map(mapping, items(request.get("assets"))):
+        path = _file(str(asset.get("url")), artifacts)
+        unpack = bool(asset.get("unpack"))
+        files.append((path, "app" if unpack else f"app/{Path(str(asset.get('id'))).name}", unpack))
+    for model_id in items(request.get("modelIds")):
+        files += _model_files(str(model_id), artifacts, models)
+    return Layout(variables.get("AZUREML_ENTRY_SCRIPT", ""), variables, tuple(files))
+
+
+def _file(url: str, artifacts: Artifacts) -> Path:
+    if not url.startswith(_ARTIFACT):
+        raise Refusal(400, "BadRequest", f"The emulator has no file of {url!r}.")
+    return artifacts.existing(blob_name(url.removeprefix(_ARTIFACT)))
+
+
+def _model_files(model_id: str, artifacts: Artifacts, models: Models) -> list[tuple[Path, str, bool]]:
+    model = models.find(model_id)
+    asset = models.asset_of(model) if model else None
+    if model is None or asset is None:
+        raise Refusal(404, "ModelNotFound", f"Model with ID {model_id!r} was not found, or has no files.")
+    root = f"azureml-models/{model.name}/{model.version}"
+    files: list[tuple[Path, str, bool]] = []
+    for artifact in asset.artifacts:
+        prefix = str(artifact.get("prefix") or artifact.get("id")).rstrip("/")
+        parent = blob_name(prefix).rpartition("/")[0]  # the last level of the prefix is the model's own file or folder
+        names = artifacts.below(blob_name(prefix))
+        if not names:
+            raise Refusal(404, "ModelNotFound", f"The files of model {model_id!r} were never uploaded.")
+        if model.fields.get("unpack"):
+            files += [(artifacts.path(name), root, True) for name in names]
+        else:
+            files += [(artifacts.path(name), f"{root}/{name.removeprefix(parent + '/')}", False) for name in names]
+    return files

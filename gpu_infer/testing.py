@@ -1,0 +1,111 @@
+"""Pytest fixtures for tests of deployment code: an Azure ML workspace on 127.0.0.1, and services on this machine.
+
+pytest finds them by itself where this package is installed::
+
+    def test_it_deploys(azureml_workspace):  # a real azureml.core.Workspace, on an emulator of the test's own
+        cluster = ComputeTarget.create(azureml_workspace, "aks-gpu", AksCompute.provisioning_configuration(...))
+        ...
+
+This module is imported by every run of pytest, so it imports nothing but pytest and the standard library.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from azureml.core import Workspace
+
+    from gpu_infer.emulator import Emulator
+    from gpu_infer.service import Service
+
+__all__ = ["azureml_emulator", "azureml_emulator_options", "azureml_workspace", "local_service"]
+
+_FIXTURES = ("azureml_emulator", "azureml_workspace")
+
+_BACKOFFS = ("AZUREML_DEFAULT_BACKOFF", "AZUREML_DEFAULT_500_BACKOFF", "AZUREML_DEFAULT_503_BACKOFF")
+"""How long azureml-core waits before it repeats a request: 32 s after a 429. It reads them when it is imported."""
+
+
+def pytest_pycollect_makemodule(module_path: Path) -> None:
+    """Have azureml-core repeat requests at once, in files that use the emulator.
+
+    It must be decided before the file is imported, and with it the SDK. Other files are left alone: their tests may
+    talk to Azure.
+    """
+    if any(name in module_path.read_text("utf-8", errors="replace") for name in _FIXTURES):
+        _repeat_at_once()
+
+
+def _repeat_at_once() -> None:
+    for name in _BACKOFFS:
+        os.environ.setdefault(name, "0")
+
+
+@pytest.fixture
+def azureml_emulator_options() -> dict[str, Any]:
+    """Options of ``Emulator`` for ``azureml_emulator``; override this fixture to set some."""
+    return {}
+
+
+@pytest.fixture
+def azureml_emulator(azureml_emulator_options: dict[str, Any]) -> Iterator[Emulator]:
+    """An Azure ML workspace on 127.0.0.1, empty, of this test's own: ``.requests``, ``.add_fault()``, ``.billed()``."""
+    _need("azureml_emulator", "cryptography", "azureml_inference_server_http")
+    _repeat_at_once()
+    from gpu_infer.emulator import Emulator
+
+    with Emulator(**azureml_emulator_options) as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def azureml_workspace(azureml_emulator: Emulator) -> Workspace:
+    """A real ``azureml.core.Workspace``, on this test's own emulator."""
+    _need("azureml_workspace", "azureml.core")
+    return azureml_emulator.workspace()
+
+
+@pytest.fixture
+def local_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Service]]:
+    """``gpu_infer.deploy`` to this machine, for services that end with the test: ``local_service("net.onnx")``."""
+    _need("local_service", "azureml_inference_server_http", extras="local")
+    import gpu_infer
+
+    deployed: list[Service] = []
+
+    def deploy(model: str | os.PathLike[str], **options: Any) -> Service:
+        service = gpu_infer.deploy(model, target="local", dry_run=False, **options)
+        deployed.append(service)
+        return service
+
+    with pytest.MonkeyPatch.context() as patch:
+        # A ledger of the test's own: its names cannot be taken, neither by the user nor by tests beside it.
+        patch.setenv("GPU_INFER_HOME", str(tmp_path_factory.mktemp("gpu-infer")))
+        yield deploy
+        for service in reversed(deployed):
+            service.delete()
+
+
+def _need(fixture: str, *modules: str, extras: str = "emulator,aks") -> None:
+    """Fail where a package is missing, with the command that installs it."""
+    missing = [module for module in modules if not _is_there(module)]
+    if missing:
+        pytest.fail(
+            f"The fixture {fixture} needs {' and '.join(missing)}, not installed here. "
+            f"Run: pip install 'gpu-infer[{extras}]'",
+            pytrace=False,
+        )
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # the package above it
+        return False
