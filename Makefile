@@ -7,8 +7,8 @@ JOBS ?= 2
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-# No Azure SDK here: nothing in this release imports one.
-EXTRAS := local,tensorflow,torch,onnx,cli,async
+# Without `online`: nothing in this release imports azure-ai-ml.
+EXTRAS := local,aks,tensorflow,torch,onnx,cli,async,emulator
 # Servers take free ports, so files may run beside each other; the tests of one file share servers and stay together.
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 

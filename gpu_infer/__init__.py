@@ -21,33 +21,45 @@ if TYPE_CHECKING:
     from gpu_infer.plans import Plan
     from gpu_infer.service import Service
     from gpu_infer.spec import Batching, Cluster
+    from gpu_infer.targets.aks import build_inference_config, provision_cluster
+    from gpu_infer.teardown import Leftover, leftovers, sweep
 
 __all__ = [
     "AsyncScoringClient",
     "Batching",
     "Cluster",
+    "Leftover",
     "Plan",
     "ScoringClient",
     "Service",
     "__version__",
     "attach",
+    "build_inference_config",
     "deploy",
     "errors",
+    "leftovers",
     "plan",
+    "provision_cluster",
     "services",
+    "sweep",
 ]
 
 _HOMES = {
     "AsyncScoringClient": "client",
     "Batching": "spec",
     "Cluster": "spec",
+    "Leftover": "teardown",
     "Plan": "plans",
     "ScoringClient": "client",
     "Service": "service",
     "attach": "deployment",
+    "build_inference_config": "targets.aks",
     "deploy": "deployment",
+    "leftovers": "teardown",
     "plan": "deployment",
+    "provision_cluster": "targets.aks",
     "services": "deployment",
+    "sweep": "teardown",
 }
 
 

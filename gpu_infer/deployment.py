@@ -5,35 +5,30 @@ from __future__ import annotations
 import functools
 import inspect
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, overload
 
+from gpu_infer.arguments import Hook, spec_from
 from gpu_infer.bundle import Template, load_template
-from gpu_infer.errors import Finding, MissingDependencyError, PreflightError, UnsupportedError
+from gpu_infer.errors import Finding, GpuInferError, MissingDependencyError, PreflightError, UnsupportedError
 from gpu_infer.plans import Plan
-from gpu_infer.preflight import check_local, choose_template, find_local_model
 from gpu_infer.progress import Event, emit
 from gpu_infer.service import Service, service_from
+from gpu_infer.smoke import run_smoke_test
 from gpu_infer.spec import (
     Batching,
     Cluster,
-    ModelRef,
-    Resources,
-    Scale,
     ServiceSpec,
     TargetName,
     seconds_of,
-    service_name_from,
 )
-from gpu_infer.targets.base import DEFAULT_WAIT, Deployment, Target
+from gpu_infer.targets.base import Deployment, Target
 from gpu_infer.targets.local import LocalTarget
 
 __all__ = ["attach", "deploy", "plan", "services"]
-
-Hook = str | Path | Callable[..., Any] | None
 
 
 @overload
@@ -51,7 +46,7 @@ def deploy(
     postprocess: Hook = None,
     cluster: Cluster | str | None = None,
     vm_size: str | None = None,
-    replicas: int = 1,
+    replicas: int | tuple[int, int] = 1,
     gpus_per_replica: int = 1,
     cpu_cores: float | None = None,
     memory_gb: float | None = None,
@@ -60,11 +55,16 @@ def deploy(
     entry_script: str | Path | None = None,
     conda_file: str | Path | None = None,
     environment_variables: Mapping[str, str] | None = None,
+    auth: Literal["key", "token"] = "key",
+    tags: Mapping[str, str] | None = None,
+    properties: Mapping[str, str] | None = None,
     timeout: float | str | timedelta = 60.0,
     ttl: float | str | timedelta | None = None,
     wait: bool | float | str | timedelta = True,
     keep: bool = False,
     overwrite: bool = False,
+    replace_retired: bool = True,
+    smoke_test: Any = False,
     dry_run: Literal[False] = False,
 ) -> Service: ...
 def deploy(  # pyright: ignore[reportInconsistentOverload] - the first overload leaves the rest out
@@ -79,7 +79,7 @@ def deploy(  # pyright: ignore[reportInconsistentOverload] - the first overload 
     postprocess: Hook = None,
     cluster: Cluster | str | None = None,
     vm_size: str | None = None,
-    replicas: int = 1,
+    replicas: int | tuple[int, int] = 1,
     gpus_per_replica: int = 1,
     cpu_cores: float | None = None,
     memory_gb: float | None = None,
@@ -88,32 +88,40 @@ def deploy(  # pyright: ignore[reportInconsistentOverload] - the first overload 
     entry_script: str | Path | None = None,
     conda_file: str | Path | None = None,
     environment_variables: Mapping[str, str] | None = None,
+    auth: Literal["key", "token"] = "key",
+    tags: Mapping[str, str] | None = None,
+    properties: Mapping[str, str] | None = None,
     timeout: float | str | timedelta = 60.0,
     ttl: float | str | timedelta | None = None,
     wait: bool | float | str | timedelta = True,
     keep: bool = False,
     overwrite: bool = False,
+    replace_retired: bool = True,
+    smoke_test: Any = False,
     dry_run: bool = False,
 ) -> Service | Plan:
     """Take a model to a running inference service, in one call.
 
     Args:
-        model: a local path.
-        workspace: ``None`` for this machine.
+        model: a local path; in Azure also a registered name (``"resnet50"``, ``"resnet50:3"``) or the SDK's own
+            ``Model``. A path is registered first.
+        workspace: ``None`` for this machine, ``azureml.core.Workspace`` for AKS.
         name: of the service: 3 to 32 lower-case letters, digits and dashes. Made from the model's name where ``None``.
-        target: ``"local"``; what ``workspace`` implies where ``None``.
+        target: what ``workspace`` implies where ``None``. ``"local"`` with a workspace runs a registered model on this
+            machine.
         template: ``"tensorflow"``, ``"torch"`` or ``"onnx"``; from the model's format where ``None``.
         output: which of several model outputs to answer with; all, by name, where ``None``.
         preprocess: what turns a request's item into the model's input: a built-in (``"image:224x224,layout=nchw"``,
             ``"divide:255"``, ``"flatten"``), ``"file.py:function"``, a path (its function ``preprocess``), or a
             function defined in a file. Steps are joined with ``|``.
         postprocess: the same behind the model: ``"argmax"``, ``"softmax"``, ``"sigmoid"``, ``"top_k:5"``, or yours.
-        cluster: for Azure, as what follows up to ``memory_gb``; carried and without effect on this machine.
-        vm_size: of the nodes, such as ``"Standard_NC4as_T4_v3"``.
-        replicas: containers.
+        cluster: on AKS: ``Cluster(...)``, created where it does not exist; or the name of one. ``Cluster()`` where
+            ``None``. Has no effect on this machine, like all up to ``memory_gb``.
+        vm_size: of its nodes, instead of the cluster's own.
+        replicas: containers; ``(least, most)`` lets Azure choose by load.
         gpus_per_replica: GPUs that each gets.
-        cpu_cores: cores that each gets.
-        memory_gb: GB that each gets.
+        cpu_cores: cores that each gets, 2 where ``None``.
+        memory_gb: GB that each gets, 4 where ``None``.
         workers: processes per replica, each with a model of its own.
         batching: ``False`` keeps the items of different requests apart; ``Batching(...)`` sets sizes.
         entry_script: a whole ``score.py`` of your own instead of the bundled one.
@@ -121,45 +129,58 @@ def deploy(  # pyright: ignore[reportInconsistentOverload] - the first overload 
         environment_variables: for the container. ``GPU_INFER_*`` set the runtime, see ``docs/settings.md``;
             ``{"GPU_INFER_ALLOW_CPU": "0"}`` demands a GPU on this machine, ``{"SERVER_PORT": "5001"}`` chooses the
             port.
+        auth: on AKS, ``"key"`` or ``"token"``; the client fetches it, and a new one when it is refused.
+        tags: on AKS, of the service, beside our own ``gpu-infer-*``.
+        properties: on AKS, of the service; they cannot be changed later.
         timeout: how long one request may take: seconds, a ``timedelta``, or text as ``"90s"``.
-        ttl: how long a kept service lives, in the same forms; 8 hours where ``None``.
-        wait: ``True`` waits up to 10 minutes for the service to be healthy, a number that many seconds, ``False``
-            returns at once.
-        keep: let it outlive this process.
+        ttl: how long the service lives, in the same forms; 8 hours where ``None``. A local one that is kept ends by
+            itself; what is in Azure then is deleted by the next ``sweep()``.
+        wait: ``True`` waits for the service to be healthy (up to 10 minutes on this machine, 45 on AKS), a number that
+            many seconds, ``False`` returns at once. A cluster is always waited for.
+        keep: let it outlive this process; in Azure, for good unless ``ttl`` says otherwise.
         overwrite: replace a service of this name.
         dry_run: return the ``Plan`` instead.
+        replace_retired: take the documented successor of a VM size that Azure has retired, with a warning; ``False``
+            makes it an error.
+        smoke_test: run the bundle on this machine first and score one item; ``True`` makes one up from what the model
+            takes, anything else is scored itself.
 
     Returns:
         the service; the plan with ``dry_run=True``.
 
     Raises:
-        PreflightError: a check failed; nothing was started.
+        PreflightError: a check failed; nothing was started or created.
+        ProvisioningError: the cluster could not be made.
         ScoringInitError: the entry script or model failed to load, with its traceback.
         DeploymentTimeoutError: not healthy in time.
+        DeploymentError: it failed otherwise. Whatever this call has created is removed again; its notes name what
+            could not be.
     """
     arguments = {key: value for key, value in locals().items() if key not in ("wait", "dry_run")}
     if dry_run:
         return plan(**arguments)
-    made = _make_plan(**arguments)
+    on = _target_for(target, workspace)
+    made = on.plan(_spec_of(on, arguments))
     if made.errors:
         _raise_findings(made.findings)
     for finding in made.findings:
-        emit(Event(made.spec.name, finding.code, "warning", str(finding)))
-    on = _target_of(made.spec.target)
+        emit(Event(made.spec.name, finding.code, "warning" if finding.level == "warning" else "ok", str(finding)))
+    if smoke_test is not False:
+        run_smoke_test(_on_this_machine(made.spec, workspace), _template_of(made), sample=smoke_test)
     deployment = _start(on, made, unnamed=name is None)
     service = service_from(deployment, on)
     service.on_update(functools.partial(_redeploy, on, service.name, arguments))
     if wait:
         try:
-            service.wait(timeout=DEFAULT_WAIT if wait is True else seconds_of(wait))
-        except BaseException:
-            service.delete()
+            service.wait(timeout=None if wait is True else seconds_of(wait))
+        except BaseException as error:
+            _remove_failed(service, deployment, error)
             raise
     return service
 
 
 def plan(model: str | Path | Any, workspace: Any = None, **arguments: Any) -> Plan:
-    """What ``deploy()`` would do with the same arguments: nothing is created.
+    """What ``deploy()`` would do with the same arguments: nothing is created. In Azure it looks at the workspace.
 
     Returns:
         what would run, every finding of the checks, and the price; ``print()`` shows it as a table.
@@ -176,7 +197,9 @@ def plan(model: str | Path | Any, workspace: Any = None, **arguments: Any) -> Pl
         for key, parameter in accepted.items()
         if key not in ("model", "workspace", "wait", "dry_run")
     }
-    return _make_plan(model, workspace, **{**defaults, **arguments})
+    given = {**defaults, **arguments}
+    on = _target_for(given["target"], workspace)
+    return on.plan(_spec_of(on, {"model": model, "workspace": workspace, **given}))
 
 
 def attach(name: str, workspace: Any = None) -> Service:
@@ -185,15 +208,13 @@ def attach(name: str, workspace: Any = None) -> Service:
     Raises:
         ServiceNotFoundError: there is none of that name.
     """
-    _refuse_workspace(workspace)
-    on = _target_of("local")
+    on = _target_for(None, workspace)
     return service_from(on.find(name), on, attached=True)
 
 
 def services(workspace: Any = None) -> list[Service]:
-    """All services that run."""
-    _refuse_workspace(workspace)
-    on = _target_of("local")
+    """All services that run: on this machine, or on AKS in a workspace, whoever has deployed them."""
+    on = _target_for(None, workspace)
     return [service_from(deployment, on, attached=True) for deployment in on.services()]
 
 
@@ -201,96 +222,60 @@ def services(workspace: Any = None) -> list[Service]:
 
 
 @functools.cache
-def _target_of(name: TargetName) -> Target:
-    if name == "local":
-        return LocalTarget()
-    message = f"target={name!r} is not part of this version; it deploys to this machine (target='local')."
-    raise UnsupportedError(message)
+def _local() -> LocalTarget:
+    return LocalTarget()
 
 
-def _make_plan(model: Any, workspace: Any = None, **arguments: Any) -> Plan:
-    _refuse_workspace(workspace)
-    spec = _spec(model, **arguments)
-    _target_of(spec.target)
-    found, findings = find_local_model(spec)
-    template = choose_template(spec, found)
-    findings += check_local(spec, found, template)
-    return Plan(
-        spec=spec,
-        model_format=found.format if found else "",
-        template=template.name if template else "none",
-        findings=tuple(findings),
-    )
-
-
-def _spec(model: Any, **a: Any) -> ServiceSpec:
-    """The checked and typed form of the arguments of ``deploy()``."""
-    ref = _model_ref(model)
-    batching = a["batching"] if isinstance(a["batching"], Batching) else Batching(enabled=bool(a["batching"]))
-    if a["output"] is not None and not isinstance(a["output"], str):
-        message = f"output is the name of one output, got {a['output']!r}."
-        raise TypeError(message)
-    for what in ("replicas", "workers"):
-        if not isinstance(a[what], int) or isinstance(a[what], bool) or a[what] < 1:
-            message = f"{what} must be a whole number from 1, got {a[what]!r}."
-            raise ValueError(message)
-    return ServiceSpec(
-        name=a["name"] or service_name_from(ref.name),
-        model=ref,
-        target=a["target"] or "local",
-        template=a["template"],
-        output=a["output"] or "",
-        preprocess=_hook_text(a["preprocess"], "preprocess"),
-        postprocess=_hook_text(a["postprocess"], "postprocess"),
-        cluster=Cluster(a["cluster"]) if isinstance(a["cluster"], str) else a["cluster"],
-        resources=Resources(a["gpus_per_replica"], a["cpu_cores"], a["memory_gb"], a["vm_size"]),
-        scale=Scale(a["replicas"], a["workers"]),
-        batching=batching,
-        entry_script=Path(a["entry_script"]).expanduser() if a["entry_script"] else None,
-        conda_file=Path(a["conda_file"]).expanduser() if a["conda_file"] else None,
-        environment_variables=_variables(a["environment_variables"]),
-        timeout=seconds_of(a["timeout"]),
-        ttl=None if a["ttl"] is None else seconds_of(a["ttl"]),
-        keep=a["keep"],
-        overwrite=a["overwrite"],
-    )
-
-
-def _variables(given: Mapping[str, Any] | None) -> dict[str, str]:
-    if given is not None and not isinstance(given, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
-        message = f"environment_variables is a mapping of names to values, got {type(given).__name__}."
-        raise TypeError(message)
-    variables = {key: str(value) for key, value in (given or {}).items()}
-    if "WORKER_COUNT" in variables:
-        message = "environment_variables: WORKER_COUNT is set by workers=; use that."
+def _target_for(name: TargetName | None, workspace: Any) -> Target:
+    """The target that the arguments ask for. Kinds of workspace are told apart without importing an SDK."""
+    if name not in (None, "local", "aks", "online"):
+        message = f"target={name!r} is not one of 'local', 'aks' and 'online'."
         raise ValueError(message)
-    return variables
-
-
-def _model_ref(model: Any) -> ModelRef:
-    if not isinstance(model, str | Path):
-        message = f"model is a path on the local target, got {type(model).__name__}."
-        raise TypeError(message)
-    path = Path(model).expanduser()
-    return ModelRef(name=path.resolve().name or "model", path=path)
-
-
-def _hook_text(hook: Hook, role: str) -> str:
-    """A hook in the form the bundle takes: built-ins as they are, files and functions as ``path.py:function``."""
-    if hook is None:
-        return ""
-    if isinstance(hook, str | Path):
-        return str(hook)
-    name, source = getattr(hook, "__qualname__", ""), inspect.getsourcefile(hook) if inspect.isfunction(hook) else None
-    importable = source is not None and Path(source).is_file() and name.isidentifier()
-    if not importable or getattr(hook, "__module__", "") == "__main__":
+    implied = _implied_target(workspace)
+    wanted = name or implied
+    if wanted == "local":
+        return _local()
+    if wanted != implied:
+        needed = {"aks": "an azureml.core.Workspace", "online": "an azure.ai.ml.MLClient"}[wanted]
+        message = f"target={wanted!r} needs {needed} as second argument."
+        raise UnsupportedError(message)
+    if wanted == "online":
         message = (
-            f"{role}={hook!r}: the function has to travel in a file, and this one is a lambda, an inner function, an "
-            "object, or defined in another language, in a notebook or in the running script."
+            "Online endpoints through azure.ai.ml are not part of this version. Hand in an azureml.core.Workspace to "
+            "deploy to AKS, or nothing to run the same bundle on this machine."
         )
-        fix = f"Write it to a file and pass {role}='hooks.py:{name if name.isidentifier() else role}'."
-        raise PreflightError([Finding("error", "hook", message, fix)])
-    return f"{source}:{name}"
+        raise UnsupportedError(message)
+    from gpu_infer.targets.aks import AksTarget
+
+    return AksTarget(workspace)
+
+
+def _implied_target(workspace: Any) -> TargetName:
+    if workspace is None:
+        return "local"
+    homes = {base.__module__.partition(".")[0] + "." + base.__name__ for base in type(workspace).__mro__}
+    if "azureml.Workspace" in homes:
+        return "aks"
+    if "azure.MLClient" in homes:
+        return "online"
+    message = f"workspace is an azureml.core.Workspace or an azure.ai.ml.MLClient, got {type(workspace).__name__}."
+    raise TypeError(message)
+
+
+def _spec_of(on: Target, arguments: Mapping[str, Any]) -> ServiceSpec:
+    """The spec that the arguments of ``deploy()`` ask for on a target."""
+    rest = {key: value for key, value in arguments.items() if key not in ("model", "workspace", "target", "smoke_test")}
+    spec = spec_from(arguments["model"], workspace=arguments["workspace"], target=on.name, **rest)
+    return _on_this_machine(spec, arguments["workspace"]) if on.name == "local" else spec
+
+
+def _on_this_machine(spec: ServiceSpec, workspace: Any) -> ServiceSpec:
+    """The spec as the local target takes it: a registered model is downloaded."""
+    if spec.model.path is None and workspace is not None:
+        from gpu_infer.targets.aks import local_copy
+
+        spec = replace(spec, model=local_copy(workspace, spec.model))
+    return replace(spec, target="local")
 
 
 def _template_of(made: Plan) -> Template | None:
@@ -322,7 +307,7 @@ def _redeploy(on: Target, name: str, arguments: dict[str, Any], model: Any = Non
     merged = {**arguments, **changes, "name": name}
     if model is not None:
         merged["model"] = model
-    made = _make_plan(**merged)
+    made = on.plan(_spec_of(on, {**merged, "overwrite": True}))  # its name is taken, by itself
     if made.errors:
         _raise_findings(made.findings)
     deployment = on.update(name, made.spec, _template_of(made))
@@ -336,10 +321,9 @@ def _raise_findings(findings: tuple[Finding, ...]) -> None:
     raise (MissingDependencyError if len(missing) == len(errors) else PreflightError)(list(findings))
 
 
-def _refuse_workspace(workspace: Any) -> None:
-    if workspace is not None:
-        message = (
-            "This version deploys to this machine only; a workspace or MLClient as second argument is not taken yet. "
-            "Leave it out to run the same bundle locally."
-        )
-        raise UnsupportedError(message)
+def _remove_failed(service: Service, deployment: Deployment, error: BaseException) -> None:
+    """Remove a service that did not get healthy, and the cluster made for it; the error tells what could not be."""
+    try:
+        service.delete(cluster=deployment.cluster_created)
+    except GpuInferError as problem:
+        error.add_note(f"Something is left and may be billed; gpu_infer.sweep(workspace) removes it: {problem}")

@@ -49,8 +49,12 @@ def state_folder() -> Path:
 
 
 @contextmanager
-def exclusive(name: str) -> Generator[None]:
+def exclusive(name: str, *, wait: float = 0.0) -> Generator[None]:
     """Hold what is called ``name`` against other threads and processes; the system lets go of it when we die.
+
+    Args:
+        name: of a service, or of anything else.
+        wait: seconds to wait for somebody else to be done.
 
     Raises:
         PreflightError: somebody else holds it.
@@ -59,12 +63,17 @@ def exclusive(name: str) -> Generator[None]:
 
     folder = state_folder() / "locks"
     folder.mkdir(exist_ok=True)
+    end = time.monotonic() + wait
     with (folder / name).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            message = f"Service {name!r} is being changed by another thread or process."
-            raise PreflightError([Finding("error", "busy", message, "Try again when that is done.")]) from error
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() >= end:
+                    message = f"Service {name!r} is being changed by another thread or process."
+                    raise PreflightError([Finding("error", "busy", message, "Try again when that is done.")]) from error
+                time.sleep(0.1)
         yield
 
 
@@ -135,12 +144,12 @@ class Ledger:
         """The entry of that name, ``None`` without one."""
         return next((entry for entry in self.entries(kind, target) if entry.name == name), None)
 
-    def entries(self, kind: str, target: str) -> list[Entry]:
-        """All entries of a kind and target, oldest first."""
+    def entries(self, kind: str | None = None, target: str | None = None) -> list[Entry]:
+        """All entries of a kind and target, or of all where ``None``, oldest first."""
         with self._transaction() as connection:
             rows = connection.execute(
                 "SELECT kind, target, name, created, expires, details FROM resources "
-                "WHERE kind = ? AND target = ? ORDER BY created",
+                "WHERE kind = coalesce(?, kind) AND target = coalesce(?, target) ORDER BY created",
                 (kind, target),
             ).fetchall()
         return [Entry(*row[:5], details=json.loads(row[5])) for row in rows]

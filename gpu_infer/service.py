@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from gpu_infer.errors import UnsupportedError
 from gpu_infer.notebook import html_table
 from gpu_infer.spec import seconds_of
-from gpu_infer.targets.base import DEFAULT_WAIT, Deployment, Target
+from gpu_infer.targets.base import Deployment, Target
 
 if TYPE_CHECKING:
     from gpu_infer.client import AsyncScoringClient, ScoringClient
@@ -24,16 +24,17 @@ __all__ = ["Service"]
 class Service:
     """A deployed service.
 
-    Use it in a ``with`` block and it is deleted at the block's end, however that comes; or call ``delete()``. The block
-    of a handle from ``attach()`` only closes connections: the service is somebody else's, or kept.
+    Use it in a ``with`` block and it is deleted at the block's end, however that comes, and so is the cluster that
+    ``deploy()`` has created for it; or call ``delete()``. The block of a handle from ``attach()`` only closes
+    connections: the service is somebody else's, or kept.
 
     Attributes:
         name: of the service.
         state: ``Starting``, ``Healthy``, ``Unhealthy``, ``Failed`` or ``Deleted``, as last seen; ``refresh()`` looks
             again, ``wait()`` waits for ``Healthy``.
         scoring_uri: where requests go.
-        target: ``local``, later ``aks`` or ``online``.
-        price_per_hour: US dollars while it exists; 0 on the local target.
+        target: ``local`` or ``aks``.
+        price_per_hour: US dollars while it exists, of the cluster below it; 0 on the local target.
         raw: what the target itself has on it.
     """
 
@@ -51,6 +52,8 @@ class Service:
     _timeout: float = field(default=60.0, repr=False)
     _created: float | None = field(default=None, repr=False)
     _own_script: bool = field(default=False, repr=False)
+    _credential: Callable[[], str] | None = field(default=None, repr=False)
+    _created_cluster: bool = field(default=False, repr=False)
     _attached: bool = field(default=False, repr=False)
     _client: ScoringClient | None = field(default=None, repr=False)
     _async_client: AsyncScoringClient | None = field(default=None, repr=False)
@@ -63,7 +66,7 @@ class Service:
         if self._client is None:
             from gpu_infer.client import ScoringClient
 
-            self._client = ScoringClient(self.scoring_uri, timeout=self._timeout, codec=self._codec)
+            self._client = ScoringClient(self.scoring_uri, self._credential, timeout=self._timeout, codec=self._codec)
         return self._client
 
     @property
@@ -72,7 +75,9 @@ class Service:
         if self._async_client is None:
             from gpu_infer.client import AsyncScoringClient
 
-            self._async_client = AsyncScoringClient(self.scoring_uri, timeout=self._timeout, codec=self._codec)
+            self._async_client = AsyncScoringClient(
+                self.scoring_uri, self._credential, timeout=self._timeout, codec=self._codec
+            )
         return self._async_client
 
     def score(self, x: Any, *, timeout: float | None = None) -> Any:
@@ -97,16 +102,16 @@ class Service:
 
     # --- looking ------------------------------------------------------------------------------------------------------
 
-    def wait(self, *, timeout: float = DEFAULT_WAIT) -> Self:
+    def wait(self, *, timeout: float | None = None) -> Self:
         """Wait until the service is healthy.
 
         Args:
-            timeout: seconds.
+            timeout: seconds; what is usual on its target where ``None``: 10 minutes on this machine, 45 on AKS.
 
         Raises:
             DeploymentError: it failed, or was not healthy in time.
         """
-        return self._take(self._on.wait(self.name, timeout=timeout))
+        return self._take(self._on.wait(self.name, timeout=self._on.default_wait if timeout is None else timeout))
 
     def refresh(self) -> Self:
         """Look again: state, address, expiry."""
@@ -149,10 +154,16 @@ class Service:
         self._close_clients()  # an open connection would hold the old server up
         return self._take(self._redeploy(model, **changes))
 
-    def scale(self, *, replicas: int | None = None, workers: int | None = None) -> Self:
-        """Change how many copies serve: containers, or worker processes in each."""
+    def scale(self, *, replicas: int | tuple[int, int] | None = None, workers: int | None = None) -> Self:
+        """Change how many copies serve: containers, or worker processes in each.
+
+        Args:
+            replicas: a number, or the least and the most between which Azure chooses by load.
+            workers: processes per container; on the local target only.
+        """
         for what, count in (("replicas", replicas), ("workers", workers)):
-            if count is not None and count < 1:
+            counts = count if isinstance(count, tuple) else (count,)
+            if any(number is not None and number < 1 for number in counts):
                 message = f"{what} must be 1 or more, got {count}."
                 raise ValueError(message)
         self._close_clients()
@@ -166,19 +177,24 @@ class Service:
         """Let the service outlive this process and the ``with`` block.
 
         Args:
-            ttl: seconds, a ``timedelta`` or text as ``"8h"``, after which it is removed by itself; 8 hours where
-                ``None``.
+            ttl: seconds, a ``timedelta`` or text as ``"8h"``, after which it is removed: a local service by itself,
+                one in Azure by the next ``sweep()``. Where ``None``: 8 hours for a local one, for good in Azure.
         """
         return self._take(self._on.keep(self.name, ttl=None if ttl is None else seconds_of(ttl)))
 
-    def delete(self, *, cluster: bool = False) -> None:
+    def delete(self, *, cluster: bool = False, model: bool = False) -> None:
         """Remove the service; deleting what is gone already succeeds.
 
         Args:
-            cluster: remove the cluster too, where this library has created it.
+            cluster: remove the cluster too, where this library has created it. One that it has attached is detached,
+                and one that was there before stays.
+            model: remove the registered model too, where this deployment has registered it.
+
+        Raises:
+            TeardownError: something is left and may still be billed; it says what.
         """
         self._close_clients()
-        self._on.delete(self.name, cluster=cluster, created=self._created)
+        self._on.delete(self.name, cluster=cluster, model=model, created=self._created)
         self.state = "Deleted"
 
     def on_update(self, redeploy: Callable[..., Deployment]) -> None:
@@ -186,6 +202,8 @@ class Service:
         self._redeploy = redeploy
 
     def __enter__(self) -> Self:
+        if not (self.kept or self._attached):
+            self._on.hold(self.name)
         return self
 
     def __exit__(
@@ -194,7 +212,7 @@ class Service:
         if self.kept or self._attached:
             self._close_clients()
         else:
-            self.delete()
+            self.delete(cluster=self._created_cluster)
 
     def _repr_html_(self) -> str:
         rows = [
@@ -235,6 +253,7 @@ class Service:
         if (deployment.scoring_uri, deployment.timeout) != (self.scoring_uri, self._timeout):
             self._close_clients()
         self._timeout = deployment.timeout
+        self._credential = deployment.credential
         self.state, self.scoring_uri = deployment.state, deployment.scoring_uri
         self.price_per_hour, self.model = deployment.price_per_hour, deployment.model
         self.kept, self.expires, self.raw = deployment.kept, deployment.expires, deployment.raw
@@ -262,6 +281,8 @@ def service_from(deployment: Deployment, target: Target, *, attached: bool = Fal
         _timeout=deployment.timeout,
         _created=deployment.created,
         _own_script=deployment.own_script,
+        _credential=deployment.credential,
+        _created_cluster=deployment.cluster_created,
         _attached=attached,
     )
 

@@ -140,7 +140,7 @@ def test_hostile_requests(service: gpu_infer.Service, snowleopard: Path) -> None
     probabilities = service.score(snowleopard)
     assert probabilities.argmax() == 289
     assert probabilities[289] == pytest.approx(0.837, abs=0.01)
-    print("answers by status:", dict(seen.most_common()))  # noqa: T201 - the figures are wanted: pytest -s
+    print("answers by status:", dict(seen.most_common()))
 
 
 def test_callers_that_hang_up(service: gpu_infer.Service, snowleopard: Path) -> None:

@@ -19,8 +19,8 @@ from gpu_infer import errors
 PACKAGE = Path(gpu_infer.__file__).parent
 SOURCES = sorted(path for path in PACKAGE.rglob("*.py") if "templates" not in path.parts)
 FLOORS = [
-    {"cli", "testing", "demo"},
-    {"deployment"},
+    {"cli", "testing", "demo", "emulator"},
+    {"deployment", "arguments", "smoke", "teardown"},
     {"service"},
     {"targets"},
     {"bundle", "preflight", "diagnose", "ledger", "plans"},

@@ -2,11 +2,15 @@
 
 ::
 
-    app        the commands and their options
+    app        the commands, in the order of `--help`
+    start      ``demo``, ``plan``, ``deploy``
+    use        ``ls``, ``score``, ``logs``, ``stats``, ``down``, ``sweep``
+    prepare    ``doctor``, ``init``: what is missing, and files to start from
     options    the options that several commands share
     screen     what goes to standard output, what to standard error; progress; hints
     results    results of a model, as people read them
     doctor     what is installed, what is missing, what fixes it
+    emulate    ``emulator``: an Azure ML workspace on this machine
     project    ``init``: a folder to start from
     show       the tables of services, plans, counters and of the demo
 """
@@ -60,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             from gpu_infer.cli import screen
 
-            screen.complain(str(error) or type(error).__name__)
+            screen.complain("\n".join([str(error) or type(error).__name__, *getattr(error, "__notes__", [])]))
         return 1
     return 0
 

@@ -2,37 +2,51 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 __all__ = [
+    "ClusterName",
     "CondaFile",
+    "CpuCores",
+    "DevTest",
     "EntryScript",
     "Env",
     "Json",
+    "MaxReplicas",
+    "MemoryGb",
     "Model",
     "Name",
+    "Nodes",
     "Output",
     "Overwrite",
     "Port",
     "Postprocess",
     "Preprocess",
+    "Replicas",
     "ServiceName",
     "Template",
     "Timeout",
     "Ttl",
+    "VmSize",
     "Wait",
     "Workers",
+    "Workspace",
+    "again",
+    "azure",
     "deployment",
+    "open_workspace",
 ]
 
-_MODEL, _SERVER = "The model", "The service"
+_MODEL, _SERVER, _AZURE = "The model", "The service", "In Azure"
 
 Model = Annotated[
     str,
-    typer.Argument(metavar="MODEL", help="Path of a model file or folder.", show_default=False),
+    typer.Argument(metavar="MODEL", help="Path of a model, or in Azure its registered name.", show_default=False),
 ]
 ServiceName = Annotated[
     str,
@@ -96,7 +110,13 @@ Ttl = Annotated[
     ),
 ]
 Wait = Annotated[
-    str, typer.Option(metavar="TIME", help="How long it may take to start, such as 30m.", rich_help_panel=_SERVER)
+    str | None,
+    typer.Option(
+        metavar="TIME",
+        help="How long it may take to start, such as 30m.",
+        show_default="10m, in Azure 45m",
+        rich_help_panel=_SERVER,
+    ),
 ]
 Env = Annotated[
     list[str] | None,
@@ -111,6 +131,81 @@ Port = Annotated[
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace a service of this name.", rich_help_panel=_SERVER)
 ]
+
+
+Workspace = Annotated[
+    str | None,
+    typer.Option(
+        "--workspace",
+        "-w",
+        metavar="WHERE",
+        envvar="GPU_INFER_WORKSPACE",
+        help="Workspace: its config.json, the folder of it, or an emulator's address; this machine without.",
+        show_default=False,
+        rich_help_panel=_AZURE,
+    ),
+]
+ClusterName = Annotated[
+    str,
+    typer.Option("--cluster", metavar="NAME", help="AKS cluster; created where there is none.", rich_help_panel=_AZURE),
+]
+VmSize = Annotated[
+    str | None, typer.Option(metavar="SIZE", help="Of the nodes of a new cluster.", rich_help_panel=_AZURE)
+]
+Nodes = Annotated[int, typer.Option(min=1, metavar="N", help="Of a new cluster.", rich_help_panel=_AZURE)]
+DevTest = Annotated[
+    bool, typer.Option("--dev-test", help="A new cluster for tests: one node will do.", rich_help_panel=_AZURE)
+]
+Replicas = Annotated[int, typer.Option(min=1, metavar="N", help="Containers.", rich_help_panel=_AZURE)]
+MaxReplicas = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="Lets Azure choose by load, up to N.", rich_help_panel=_AZURE)
+]
+CpuCores = Annotated[
+    float | None, typer.Option(metavar="N", help="Cores of each container.", rich_help_panel=_AZURE, show_default="2")
+]
+MemoryGb = Annotated[
+    float | None, typer.Option(metavar="GB", help="Memory of each container.", rich_help_panel=_AZURE, show_default="4")
+]
+
+
+def open_workspace(where: str | None) -> Any:
+    """The workspace that ``--workspace`` names; ``None`` for this machine.
+
+    Raises:
+        typer.BadParameter: there is no such file.
+        MissingDependencyError: azureml-core is not installed.
+    """
+    if where is None:
+        return None
+    if where.startswith(("http://", "https://")):
+        from gpu_infer.emulator import workspace
+
+        return workspace(where)
+    if not Path(where).exists():
+        raise typer.BadParameter(f"there is no {where}.", param_hint="--workspace")
+    from gpu_infer.targets.aks import workspace_from
+
+    return workspace_from(Path(where))
+
+
+def again(where: str | None) -> str:
+    """What the next command needs to find the same workspace."""
+    if where is None or os.environ.get("GPU_INFER_WORKSPACE") == where:
+        return ""
+    return f" -w {shlex.quote(where)}"
+
+
+def azure(
+    *, cluster: str, vm_size: str | None, nodes: int, dev_test: bool, replicas: int, max_replicas: int | None
+) -> dict[str, Any]:
+    """The arguments for a deployment to Azure."""
+    from gpu_infer.spec import Cluster
+
+    return {
+        # Without a size an existing cluster is taken as it is.
+        "cluster": Cluster(cluster, vm_size=vm_size or "", nodes=nodes, purpose="DevTest" if dev_test else "FastProd"),
+        "replicas": replicas if max_replicas is None else (replicas, max_replicas),
+    }
 
 
 def deployment(*, env: list[str] | None, port: int | None, **options: Any) -> dict[str, Any]:

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from gpu_infer.demo import DemoReport, Digit
     from gpu_infer.plans import Plan
     from gpu_infer.service import Service
+    from gpu_infer.teardown import Leftover
 
-__all__ = ["checks", "demo", "files", "plan", "service", "service_dict", "services", "stats"]
+__all__ = ["checks", "demo", "files", "leftovers", "plan", "service", "service_dict", "services", "stats"]
 
 _STATE_STYLES = {"Healthy": "green", "Starting": "yellow", "Unhealthy": "yellow", "Failed": "red"}
 _MARKS = {"ok": ("✓", "green"), "missing": ("·", "dim"), "warning": ("!", "yellow"), "error": ("✗", "bold red")}
@@ -80,20 +81,46 @@ def services(found: Sequence[Service]) -> None:
     console.print(table)
 
 
+def leftovers(found: Sequence[Leftover]) -> None:
+    """What is left over, one per line."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for title in ("WHAT", "STATE", "AGE", "$/H", "SO FAR", "WHY"):
+        table.add_column(title, no_wrap=True, justify="right" if title in ("AGE", "$/H", "SO FAR") else "left")
+    for one in found:
+        table.add_row(
+            Text.assemble(f"{one.kind} ", (one.name, "bold")),
+            one.state,
+            one.age,
+            f"{one.price_per_hour:.2f}",
+            f"{one.cost:,.2f}",
+            Text(one.why, style="yellow" if one.why in ("expired", "abandoned") else ""),
+        )
+    screen.out().print(table)
+
+
 def _shortened(text: str) -> str:
     return text if len(text) <= _SHOWN_MODEL else text[: _SHOWN_MODEL - 1] + "…"
 
 
 def plan(made: Plan) -> None:
-    """A plan with its findings."""
+    """A plan: what it is, what it would create, what it costs, and what the checks have found."""
     console = screen.out()
-    console.print(screen.rows_table(list(made.rows())))
+    styles = {"service": "bold cyan", "price": "bold"}
+    shown = [(key, Text(value, style=styles.get(key, ""))) for key, value in made.rows() if key != "creates"]
+    creates = Text("\n").join(Text.assemble(("+ ", "green"), what) for what in made.creates)
+    if made.creates:
+        shown.insert(-1, ("creates", creates))
+    console.print(screen.rows_table(shown))
     styles = {"error": "bold red", "warning": "bold yellow", "info": "bold"}
     for found in made.findings:
         console.print()
         console.print(Text.assemble((f"{found.level.capitalize()}: ", styles[found.level]), found.message))
         if found.fix:
             console.print(Text(found.fix, style="cyan"))
+    if made.errors:
+        count = "An error stands" if len(made.errors) == 1 else f"{len(made.errors)} errors stand"
+        console.print()
+        console.print(Text(f"{count} in the way: nothing would be started.", style="bold red"))
 
 
 def stats(counters: Mapping[str, Any], device: Mapping[str, Any]) -> None:

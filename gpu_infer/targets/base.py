@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from gpu_infer.bundle import Template
+from gpu_infer.plans import Plan
 from gpu_infer.spec import ServiceSpec
 
 __all__ = ["DEFAULT_WAIT", "Deployment", "State", "Target"]
@@ -31,6 +33,8 @@ class Deployment:
         kept: whether it outlives the process that started it.
         timeout: seconds that one request may take there.
         own_script: whether it answers with an entry script of the user's.
+        credential: gives the key or token for its address, ``None`` where it asks for none.
+        cluster_created: whether the call that gave this has created the cluster below it.
         raw: what the target itself has on it.
     """
 
@@ -44,6 +48,8 @@ class Deployment:
     kept: bool = False
     timeout: float = 60.0
     own_script: bool = False
+    credential: Callable[[], str] | None = field(default=None, repr=False)
+    cluster_created: bool = False
     raw: Any = field(default=None, repr=False)
 
 
@@ -51,6 +57,16 @@ class Target(Protocol):
     """A place that runs services. Every verb takes a service's name; an unknown one is a ``ServiceNotFoundError``."""
 
     name: str
+    default_wait: float
+    """Seconds that a service gets to become healthy."""
+
+    def plan(self, spec: ServiceSpec) -> Plan:
+        """What ``start()`` would do, and what the checks find; creates nothing.
+
+        Returns:
+            the plan; ``start()`` takes its spec and its template.
+        """
+        ...
 
     def start(self, spec: ServiceSpec, template: Template | None) -> Deployment:
         """Start a service; does not wait for it to be healthy."""
@@ -80,7 +96,7 @@ class Target(Protocol):
         """What its containers or processes have written."""
         ...
 
-    def scale(self, name: str, *, replicas: int | None, workers: int | None) -> Deployment:
+    def scale(self, name: str, *, replicas: int | tuple[int, int] | None, workers: int | None) -> Deployment:
         """Change how many copies serve."""
         ...
 
@@ -92,12 +108,17 @@ class Target(Protocol):
         """Let it outlive this process, for ``ttl`` seconds."""
         ...
 
-    def delete(self, name: str, *, cluster: bool, created: float | None = None) -> None:
+    def hold(self, name: str) -> None:
+        """Note that it is used in a ``with`` block, so that it is nobody's once this process has ended."""
+        ...
+
+    def delete(self, name: str, *, cluster: bool, model: bool = False, created: float | None = None) -> None:
         """Remove it; deleting the absent succeeds.
 
         Args:
             name: of the service.
             cluster: remove the cluster too, where we have created it.
+            model: remove the registered model too, where we have registered it.
             created: remove only the service created then, not one that has its name by now.
         """
         ...

@@ -7,14 +7,13 @@ import contextlib
 import json
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from gpu_infer.bundle import Template, build_bundle, model_files
+from gpu_infer.bundle import Template
 from gpu_infer.diagnose import current_stage, hanging_stack, init_failure, stages, tail
 from gpu_infer.errors import (
     DeploymentTimeoutError,
@@ -24,10 +23,13 @@ from gpu_infer.errors import (
     UnsupportedError,
 )
 from gpu_infer.ledger import Entry, Ledger, exclusive, state_folder
+from gpu_infer.plans import Plan
+from gpu_infer.preflight import check_local, choose_template, find_local_model
 from gpu_infer.progress import Event, emit
 from gpu_infer.spec import DEFAULT_TTL, ServiceSpec
 from gpu_infer.targets import local_process as process
 from gpu_infer.targets.base import DEFAULT_WAIT, Deployment, State
+from gpu_infer.targets.local_folder import build_folder
 
 __all__ = ["LocalTarget"]
 
@@ -42,10 +44,23 @@ class LocalTarget:
     """Runs bundles on this machine, on 127.0.0.1."""
 
     name = "local"
+    default_wait = DEFAULT_WAIT
 
     def __init__(self) -> None:
         self._mine: dict[str, Entry] = {}
         atexit.register(self._delete_mine)
+
+    def plan(self, spec: ServiceSpec) -> Plan:
+        """What would be started, and what the checks find."""
+        found, findings = find_local_model(spec)
+        template = choose_template(spec, found)
+        findings += check_local(spec, found, template)
+        return Plan(
+            spec=spec,
+            model_format=found.format if found else "",
+            template=template.name if template else "none",
+            findings=tuple(findings),
+        )
 
     # --- start and wait -----------------------------------------------------------------------------------------------
 
@@ -55,7 +70,7 @@ class LocalTarget:
         Raises:
             PreflightError: the name or the port is taken.
         """
-        folder = self._build(spec, template)
+        folder = build_folder(spec, template)
         if spec.overwrite:
             self.delete(spec.name, cluster=False)
         try:
@@ -176,7 +191,7 @@ class LocalTarget:
     def _update(self, name: str, spec: ServiceSpec, template: Template | None) -> Deployment:
         entry = self._entry(name)
         changed = {
-            "folder": str(self._build(replace(spec, name=name), template)),
+            "folder": str(build_folder(replace(spec, name=name), template)),
             "model": str(spec.model),
             "workers": spec.scale.workers,
             "timeout": spec.timeout,
@@ -184,7 +199,7 @@ class LocalTarget:
         }
         return self._restart(entry, changed)
 
-    def scale(self, name: str, *, replicas: int | None, workers: int | None) -> Deployment:
+    def scale(self, name: str, *, replicas: int | tuple[int, int] | None, workers: int | None) -> Deployment:
         """Change the number of worker processes; the server starts anew at the same address."""
         if workers is None:
             message = (
@@ -211,39 +226,23 @@ class LocalTarget:
         process.disown(details["pid"])
         return self.find(name)
 
-    def delete(self, name: str, *, cluster: bool, created: float | None = None) -> None:  # noqa: ARG002 - no cluster here
+    def hold(self, name: str) -> None:
+        """Nothing to note: what is not kept ends with this process anyway."""
+
+    def delete(
+        self,
+        name: str,
+        *,
+        cluster: bool,  # noqa: ARG002 - there is none here
+        model: bool = False,  # noqa: ARG002 - the model is the user's own file
+        created: float | None = None,
+    ) -> None:
         """End the processes and remove every trace; deleting the absent succeeds."""
         entry = Ledger().find(_KIND, _TARGET, name)
         if entry is not None and created in (None, entry.created):
             self._delete(entry)
 
     # --- inside -------------------------------------------------------------------------------------------------------
-
-    def _build(self, spec: ServiceSpec, template: Template | None) -> Path:
-        """A folder with the bundle, and the model as Azure ML would place it: ``azureml-models/NAME/VERSION/...``."""
-        parent = state_folder() / "services"
-        parent.mkdir(exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f"{spec.name}-", dir=parent))
-        try:
-            return self._fill(folder, spec, template)
-        except OSError as error:  # shutil's own lists every file that it could not copy
-            shutil.rmtree(folder, ignore_errors=True)
-            reason = error.strerror or "files could not be copied"
-            message = f"The bundle cannot be written to {parent}: {reason}."
-            fix = "Free some space there, or set GPU_INFER_HOME to another folder."
-            raise PreflightError([Finding("error", "state-folder", message, fix)]) from error
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
-
-    def _fill(self, folder: Path, spec: ServiceSpec, template: Template | None) -> Path:
-        build_bundle(spec, folder, template=template or Template("none", "", "", "", ""))
-        if spec.model.path is not None:
-            models = folder / "azureml-models" / spec.model.name / (spec.model.version or "1")
-            models.mkdir(parents=True)
-            for file in model_files(spec.model.path.resolve()):
-                (models / file.name).symlink_to(file)
-        return folder
 
     def _launch(self, entry: Entry, bound: Any) -> Entry:
         """Start the processes of an entry on a bound socket and write their pid down."""

@@ -1,0 +1,120 @@
+"""The arguments of ``deploy()``, checked and brought into their types: a ``ServiceSpec``."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from gpu_infer.errors import Finding, PreflightError
+from gpu_infer.spec import Batching, Cluster, ModelRef, Resources, Scale, ServiceSpec, seconds_of, service_name_from
+
+__all__ = ["Hook", "spec_from"]
+
+Hook = str | Path | Callable[..., Any] | None
+
+_REGISTERED = re.compile(r"([A-Za-z0-9][\w.-]*)(?::(\d+))?")
+"""What can be the name of a registered model, with its version."""
+
+
+def spec_from(model: Any, **a: Any) -> ServiceSpec:
+    """The checked and typed form of the arguments of ``deploy()``."""
+    ref = _model_ref(model, a["workspace"])
+    batching = a["batching"] if isinstance(a["batching"], Batching) else Batching(enabled=bool(a["batching"]))
+    if a["output"] is not None and not isinstance(a["output"], str):
+        message = f"output is the name of one output, got {a['output']!r}."
+        raise TypeError(message)
+    least, most = _bounds(a["replicas"])
+    for what, number in (("replicas", least), ("replicas", most or least), ("workers", a["workers"])):
+        if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+            message = f"{what} must be a whole number from 1, got {a[what]!r}."
+            raise ValueError(message)
+    if most is not None and most < least:
+        message = f"replicas=(least, most): {a['replicas']} has them the wrong way round."
+        raise ValueError(message)
+    return ServiceSpec(
+        name=a["name"] or service_name_from(ref.name),
+        model=ref,
+        target=a["target"],
+        template=a["template"],
+        output=a["output"] or "",
+        preprocess=_hook_text(a["preprocess"], "preprocess"),
+        postprocess=_hook_text(a["postprocess"], "postprocess"),
+        # Only named, it is taken as it is; the size is for one that has to be created.
+        cluster=Cluster(a["cluster"], vm_size="") if isinstance(a["cluster"], str) else a["cluster"],
+        resources=Resources(a["gpus_per_replica"], a["cpu_cores"], a["memory_gb"], a["vm_size"]),
+        scale=Scale(least, a["workers"], max_replicas=most),
+        batching=batching,
+        entry_script=Path(a["entry_script"]).expanduser() if a["entry_script"] else None,
+        conda_file=Path(a["conda_file"]).expanduser() if a["conda_file"] else None,
+        environment_variables=_variables(a["environment_variables"]),
+        auth=a["auth"],
+        tags=_variables(a["tags"], "tags"),
+        properties=_variables(a["properties"], "properties"),
+        replace_retired=a["replace_retired"],
+        timeout=seconds_of(a["timeout"]),
+        ttl=None if a["ttl"] is None else seconds_of(a["ttl"]),
+        keep=a["keep"],
+        overwrite=a["overwrite"],
+    )
+
+
+def _bounds(replicas: Any) -> tuple[Any, Any]:
+    """The least and the most replicas; no most where their number is fixed."""
+    if isinstance(replicas, tuple) and len(cast("tuple[Any, ...]", replicas)) == 2:
+        return cast("tuple[Any, Any]", replicas)
+    return cast("Any", replicas), None
+
+
+def _variables(given: Mapping[str, Any] | None, what: str = "environment_variables") -> dict[str, str]:
+    if given is not None and not isinstance(given, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+        message = f"{what} is a mapping of names to values, got {type(given).__name__}."
+        raise TypeError(message)
+    variables = {key: str(value) for key, value in (given or {}).items()}
+    if "WORKER_COUNT" in variables:
+        message = "environment_variables: WORKER_COUNT is set by workers=; use that."
+        raise ValueError(message)
+    return variables
+
+
+def _model_ref(model: Any, workspace: Any) -> ModelRef:
+    if workspace is not None:
+        if not isinstance(model, str | Path) and hasattr(model, "name") and hasattr(model, "version"):
+            return ModelRef(name=model.name, version=str(model.version))  # azureml.core.Model
+        match = _REGISTERED.fullmatch(model) if isinstance(model, str) else None
+        if match and not _only_here(match[0], workspace):
+            return ModelRef(name=match[1], version=match[2])
+    if not isinstance(model, str | Path):
+        message = f"model is a path{' or a registered name' if workspace else ''}, got {type(model).__name__}."
+        raise TypeError(message)
+    path = Path(model).expanduser()
+    return ModelRef(name=path.resolve().name or "model", path=path)
+
+
+def _only_here(name: str, workspace: Any) -> bool:
+    """Whether a text that may be both names a path of this machine, and no registered model."""
+    if not Path(name).exists():
+        return False
+    from gpu_infer.targets.aks import is_registered
+
+    return not is_registered(workspace, name)
+
+
+def _hook_text(hook: Hook, role: str) -> str:
+    """A hook in the form the bundle takes: built-ins as they are, files and functions as ``path.py:function``."""
+    if hook is None:
+        return ""
+    if isinstance(hook, str | Path):
+        return str(hook)
+    name, source = getattr(hook, "__qualname__", ""), inspect.getsourcefile(hook) if inspect.isfunction(hook) else None
+    importable = source is not None and Path(source).is_file() and name.isidentifier()
+    if not importable or getattr(hook, "__module__", "") == "__main__":
+        message = (
+            f"{role}={hook!r}: the function has to travel in a file, and this one is a lambda, an inner function, an "
+            "object, or defined in another language, in a notebook or in the running script."
+        )
+        fix = f"Write it to a file and pass {role}='hooks.py:{name if name.isidentifier() else role}'."
+        raise PreflightError([Finding("error", "hook", message, fix)])
+    return f"{source}:{name}"

@@ -1,0 +1,188 @@
+"""``ls``, ``score``, ``logs``, ``stats``, ``down``, ``sweep``: what runs, used and removed."""
+
+from __future__ import annotations
+
+import functools
+from concurrent.futures import ThreadPoolExecutor
+from typing import Annotated
+
+import typer
+
+import gpu_infer
+from gpu_infer.cli import options, screen
+from gpu_infer.spec import seconds_of
+
+__all__ = ["down", "logs", "ls", "score", "stats", "sweep"]
+
+AT_ONCE = 8
+"""Requests in flight for a list of files: enough for the service to make batches of them."""
+
+
+def ls(*, workspace: options.Workspace = None, as_json: options.Json = False) -> None:
+    """List the services on this machine, or of a workspace."""
+    from gpu_infer.cli import show
+
+    with screen.progress("looking"):
+        found = gpu_infer.services(options.open_workspace(workspace))
+    if as_json:
+        screen.print_json([show.service_dict(service) for service in found])
+        return
+    if not found:
+        screen.out().print(_none(workspace))
+        screen.hint(f"gpu-infer deploy MODEL{options.again(workspace)}")
+        return
+    show.services(found)
+    failed = next((service for service in found if service.state == "Failed"), None)
+    hint = f"gpu-infer logs {failed.name}" if failed else f"gpu-infer score {found[0].name} FILE"
+    screen.hint(hint + options.again(workspace))
+
+
+def score(
+    name: options.ServiceName,
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FILE...", help="Images, .npy, .json, any bytes; - for standard input.", show_default=False
+        ),
+    ],
+    *,
+    timeout: Annotated[str | None, typer.Option(help="For each file, retries included, such as 30s.")] = None,
+    workspace: options.Workspace = None,
+    as_json: options.Json = False,
+) -> None:
+    """Send files to a service and show its results; each file is one request."""
+    from gpu_infer.cli import results
+
+    seconds = None if timeout is None else seconds_of(timeout)
+    service = gpu_infer.attach(name, options.open_workspace(workspace))
+    answers: list[results.Answer] = []
+    with (
+        screen.progress(f"scoring {files[0]}" if len(files) == 1 else f"scoring {len(files)} files") as shown,
+        ThreadPoolExecutor(min(AT_ONCE, len(files))) as pool,
+    ):
+        for answer in pool.map(functools.partial(results.ask, service, timeout=seconds), files):
+            answers.append(answer)
+            if len(files) > 1:
+                shown.count(len(answers), len(files))
+    if as_json:
+        screen.print_json([answer.to_dict() for answer in answers], indent=None)
+    else:
+        results.show(answers)
+    for answer in answers:
+        if answer.error:
+            screen.complain(f"{answer.file}: {answer.error}")
+    if any(answer.error for answer in answers):
+        raise typer.Exit(1)
+    if not as_json:
+        screen.hint(f"gpu-infer stats {name}{options.again(workspace)}")
+
+
+def logs(
+    name: options.ServiceName,
+    *,
+    tail: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the last N lines.")] = None,
+    workspace: options.Workspace = None,
+    as_json: options.Json = False,
+) -> None:
+    """Print what a service has written."""
+    lines = gpu_infer.attach(name, options.open_workspace(workspace)).logs().splitlines()
+    shown = lines if tail is None else lines[-tail:]
+    if as_json:
+        screen.print_json({"name": name, "lines": shown})
+        return
+    for line in shown:
+        typer.echo(line)
+    screen.hint(f"gpu-infer stats {name}{options.again(workspace)}")
+
+
+def stats(name: options.ServiceName, *, workspace: options.Workspace = None, as_json: options.Json = False) -> None:
+    """Show the counters of a service and the device that does its work."""
+    with screen.progress(f"asking {name}"):
+        service = gpu_infer.attach(name, options.open_workspace(workspace))
+        counters = service.stats()
+        device = service.gpu_report()
+    if as_json:
+        screen.print_json({"name": name, "stats": counters, "device": device})
+        return
+    from gpu_infer.cli import show
+
+    show.stats(counters, device)
+    screen.hint(f"gpu-infer down {name}{options.again(workspace)}", because="when it is not needed any more")
+
+
+def down(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME...]", help="Names of services.")] = None,
+    *,
+    every: Annotated[bool, typer.Option("--all", help="All services on this machine, or of the workspace.")] = False,
+    cluster: Annotated[
+        bool, typer.Option("--cluster", help="Also their cluster, where this library has created it.")
+    ] = False,
+    workspace: options.Workspace = None,
+    as_json: options.Json = False,
+) -> None:
+    """Remove services. Removing one that is gone already succeeds."""
+    if bool(names) == every:
+        raise typer.BadParameter("give names of services, or --all.", param_hint="NAME")
+    removed: list[str] = []
+    with screen.progress("looking") as shown:
+        running = {service.name: service for service in gpu_infer.services(options.open_workspace(workspace))}
+        wanted = list(running) if every else list(dict.fromkeys(names or []))
+        doomed = [name for name in wanted if name in running]
+        for name in doomed:
+            shown.say(f"removing {name}")
+            running[name].delete(cluster=cluster and name == doomed[-1])  # it goes with the last of them
+            removed.append(name)
+    absent = [name for name in wanted if name not in running]
+    if as_json:
+        screen.print_json({"removed": removed, "absent": absent})
+        return
+    for name in removed:
+        screen.out().print(f"{name} is removed.")
+    for name in absent:
+        screen.out().print(f"{name} was not there.")
+    if not wanted:
+        screen.out().print(_none(workspace))
+    screen.hint(f"gpu-infer {'sweep --dry-run' if workspace else 'ls'}{options.again(workspace)}")
+
+
+def sweep(
+    *,
+    older_than: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Also what is older than that and was not kept, such as 2h; or 0."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be removed.")] = False,
+    workspace: options.Workspace = None,
+    as_json: options.Json = False,
+) -> None:
+    """Remove from a workspace what has expired or was abandoned, and show what is left on the bill."""
+    from gpu_infer.cli import show
+
+    age = None if older_than is None else 0.0 if older_than == "0" else seconds_of(older_than)
+    with screen.progress("looking"):
+        opened = options.open_workspace(workspace)
+        removed = gpu_infer.sweep(opened, older_than=age, dry_run=dry_run or opened is None)
+        found = gpu_infer.leftovers(opened)
+    if as_json:
+        screen.print_json(
+            {
+                "removed": [one.to_dict() for one in removed],
+                "left": [one.to_dict() for one in found],
+                "dry_run": dry_run,
+            }
+        )
+        return
+    if opened is not None and removed:
+        screen.out().print("Would be removed:" if dry_run else "Removed:")
+        show.leftovers(removed)
+    if found:
+        screen.out().print("Written down:" if opened is None else "There:" if dry_run else "Left:")
+        show.leftovers(found)
+    else:
+        screen.out().print("Nothing is on the bill.")
+    if opened is None and found:
+        screen.hint("gpu-infer sweep -w CONFIG", because="asks Azure, and removes")
+
+
+def _none(workspace: str | None) -> str:
+    return "No services run on this machine." if workspace is None else "No services run in this workspace."

@@ -1,0 +1,217 @@
+"""Registered models: look up, register a local one, download."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gpu_infer.bundle import model_files
+from gpu_infer.diagnose import azure_error
+from gpu_infer.errors import DeploymentError, Finding, PreflightError, WorkspaceError
+from gpu_infer.ledger import state_folder
+from gpu_infer.progress import Event, emit
+from gpu_infer.spec import ModelRef
+from gpu_infer.targets.aks.sdk import ask, call, call_timeout, is_absent, sdk
+
+__all__ = ["RegisteredModel", "delete_model", "download_model", "find_model", "framework_of", "register_model"]
+
+UPLOAD_BYTES_PER_SECOND = 500_000.0
+"""The slowest line that an upload or download is given time for."""
+
+_SUFFIXES = {
+    "saved_model.pb": "tensorflow",
+    ".keras": "tensorflow",
+    ".h5": "tensorflow",
+    ".meta": "tensorflow",
+    ".onnx": "onnx",
+    ".pt": "torch",
+    ".pth": "torch",
+    ".ts": "torch",
+    ".pt2": "torch",
+}
+"""How files end, and the template of their framework: a registered model is not downloaded to be looked at."""
+
+_FRAMEWORKS = {"tensorflow": "tensorflow", "tfkeras": "tensorflow", "pytorch": "torch", "onnx": "onnx"}
+"""``Model.Framework`` of the SDK, in lower case."""
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredModel:
+    """A model in the workspace.
+
+    Args:
+        name: registered name.
+        version: as text.
+        raw: the SDK's object.
+    """
+
+    name: str
+    version: str
+    raw: Any
+
+    @property
+    def id(self) -> str:
+        """Name and version, as Azure ML writes them."""
+        return f"{self.name}:{self.version}"
+
+
+def find_model(workspace: Any, ref: ModelRef) -> RegisteredModel | None:
+    """The registered model, ``None`` where there is none of that name and version.
+
+    Raises:
+        WorkspaceError: the workspace refused or did not answer.
+    """
+    version = int(ref.version) if ref.version is not None else None
+    try:
+        found = ask(sdk("azureml.core.Model"), workspace, name=ref.name, version=version)
+    except PreflightError:
+        raise
+    except Exception as error:
+        if is_absent(error):
+            return None
+        raise azure_error(error, doing=f"looking for model {str(ref)!r}", default=WorkspaceError) from error
+    return RegisteredModel(found.name, str(found.version), found)
+
+
+def registered_names(workspace: Any) -> list[str]:
+    """Names of the workspace's models, for a message; empty where they cannot be had."""
+    try:
+        return sorted({model.name for model in ask(sdk("azureml.core.Model").list, workspace)})
+    except Exception:  # noqa: BLE001 - the message is about something else
+        return []
+
+
+def framework_of(model: RegisteredModel) -> str:
+    """The template for a registered model, from its framework or from the names of its files; empty where unclear.
+
+    Raises:
+        WorkspaceError: the workspace refused or did not answer.
+    """
+    named = _FRAMEWORKS.get(str(model.raw.model_framework or "").lower())
+    if named:
+        return named
+    # Names are all that is kept: the values are addresses that open the files to everybody.
+    names = list(call(model.raw.get_sas_urls, doing=f"listing the files of model {model.id!r}", default=WorkspaceError))
+    templates = {template for name in names for suffix, template in _SUFFIXES.items() if name.lower().endswith(suffix)}
+    return templates.pop() if len(templates) == 1 else ""
+
+
+def register_model(workspace: Any, ref: ModelRef, *, framework: str) -> RegisteredModel:
+    """Register a model of this machine under its name, as a new version.
+
+    Args:
+        workspace: where.
+        ref: with a path.
+        framework: name of its template, noted as a tag.
+
+    Raises:
+        DeploymentError: it could not be uploaded or registered.
+        PreflightError: the current directory cannot be written.
+    """
+    if ref.path is None:
+        message = f"Model {ref.name!r} has no path to register it from."
+        raise ValueError(message)
+    files = model_files(ref.path.resolve())
+    size = size_of(files)
+    emit(Event(ref.name, "register_model", "start", f"{size / 2**20:.0f} MiB"))
+    with _below_here(ref.name, files) as path:
+        model = call(
+            sdk("azureml.core.Model").register,
+            workspace,
+            str(path),
+            ref.name,
+            tags={"gpu-infer-template": framework} if framework else None,
+            doing=f"registering model {ref.name!r} from {ref.path}",
+            default=DeploymentError,
+            timeout=call_timeout() + size / UPLOAD_BYTES_PER_SECOND,
+        )
+    emit(Event(ref.name, "register_model", "ok", f"version {model.version}"))
+    return RegisteredModel(model.name, str(model.version), model)
+
+
+def download_model(workspace: Any, model: RegisteredModel) -> Path:
+    """Bring a registered model onto this machine; one that is here already is used again.
+
+    Returns:
+        its file or folder.
+    """
+    folder = state_folder() / "models" / workspace.subscription_id / workspace.resource_group / workspace.name
+    folder = folder / model.name / model.version
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f"{model.version}-", dir=folder.parent))
+        emit(Event(model.name, "download_model", "start"))
+        try:
+            call(
+                model.raw.download,
+                target_dir=str(partial),
+                exist_ok=True,
+                doing=f"downloading model {model.id!r}",
+                default=WorkspaceError,
+                timeout=max(call_timeout(), 3600.0),
+            )
+            if folder.exists():  # another process was quicker
+                shutil.rmtree(partial)
+            else:
+                partial.rename(folder)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        emit(Event(model.name, "download_model", "ok"))
+    found = sorted(folder.iterdir())
+    return found[0] if len(found) == 1 else folder
+
+
+def delete_model(workspace: Any, ref: ModelRef) -> None:
+    """Delete a registered model; one that is gone is fine.
+
+    Raises:
+        WorkspaceError: it could not be deleted.
+    """
+    model = find_model(workspace, ref)
+    if model is not None:
+        call(model.raw.delete, doing=f"deleting model {model.id!r}", default=WorkspaceError)
+
+
+def size_of(files: list[Path]) -> int:
+    """Bytes of files and folders."""
+    every = (file for path in files for file in ([path] if path.is_file() else path.rglob("*")))
+    return sum(file.stat().st_size for file in every if file.is_file())
+
+
+@contextmanager
+def _below_here(name: str, files: list[Path]) -> Generator[Path]:
+    """A path to the model below the current directory: ``Model.register`` takes no other.
+
+    A model of one file or folder that lies here is taken as it is. Anything else is linked to from a folder that
+    lives as long as the upload.
+    """
+    here = Path.cwd()
+    if len(files) == 1 and files[0].is_relative_to(here):
+        yield files[0]
+        return
+    try:
+        staging = Path(tempfile.mkdtemp(prefix=".gpu-infer-upload-", dir=here))
+    except OSError as error:
+        message = f"azureml-core uploads only what lies below the current directory, and {here} cannot be written to."
+        raise PreflightError(
+            [Finding("error", "upload", message, f"Run in {files[0].parent}, or register the model first.")]
+        ) from error
+    try:
+        if len(files) == 1:
+            link = staging / files[0].name
+            link.symlink_to(files[0])
+            yield link
+        else:
+            folder = staging / name
+            folder.mkdir()
+            for file in files:
+                (folder / file.name).symlink_to(file)
+            yield folder
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)

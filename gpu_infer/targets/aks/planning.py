@@ -1,0 +1,106 @@
+"""The plan of an AKS deployment: what the workspace has, what the checks make of it, what it will cost. Only reads."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from gpu_infer.bundle import FRAMEWORK_TEMPLATES, model_files
+from gpu_infer.catalog import DEFAULT_SIZE
+from gpu_infer.errors import Finding
+from gpu_infer.plans import Plan
+from gpu_infer.preflight import (
+    WorkspaceFacts,
+    check_aks,
+    choose_template,
+    find_local_model,
+    resolve_size,
+)
+from gpu_infer.spec import Cluster, ServiceSpec
+from gpu_infer.targets.aks import clusters, records, services
+from gpu_infer.targets.aks.models import find_model, framework_of, registered_names, size_of
+
+__all__ = ["make_plan"]
+
+
+def make_plan(workspace: Any, spec: ServiceSpec) -> Plan:
+    """Look at the workspace and check.
+
+    Returns:
+        the plan; its spec names a VM size that exists and a registered model by its version.
+    """
+    cluster = spec.cluster or Cluster()
+    if spec.resources.vm_size is not None:
+        cluster = replace(cluster, vm_size=spec.resources.vm_size)
+    spec, findings = _resolve_model(workspace, replace(spec, cluster=cluster))
+    found, model_findings = find_local_model(spec)
+    findings += model_findings
+    compute = clusters.look(workspace, cluster.name)
+    listed = services.list_services(workspace)
+    facts = WorkspaceFacts(
+        location=cluster.location or workspace.location,
+        sizes=clusters.live_sizes(workspace),
+        cluster=clusters.facts_of(compute) if compute is not None else None,
+        gpus_taken=services.gpus_taken([one for one in listed if one.compute_name == cluster.name], but=spec.name),
+        service_exists=any(one.name == spec.name for one in listed),
+    )
+    # An attached cluster is of the size it is, and an existing one check_cluster() compares with what is asked.
+    if cluster.resource_id is None and compute is None:
+        size, size_findings = resolve_size(
+            cluster.vm_size or DEFAULT_SIZE,
+            facts.sizes,
+            replace_retired=spec.replace_retired,
+            today=datetime.now(UTC).date(),
+        )
+        findings += size_findings
+        cluster = replace(cluster, vm_size=size)
+        spec = replace(spec, cluster=cluster)
+    template = choose_template(spec, found)
+    model_bytes = size_of(model_files(spec.model.path.resolve())) if found and spec.model.path else None
+    findings += check_aks(spec, facts, found, template, model_bytes=model_bytes, today=datetime.now(UTC).date())
+    nodes = (facts.cluster.nodes if facts.cluster else 0) or cluster.nodes
+    vm_size = (facts.cluster.vm_size if facts.cluster else "") or cluster.vm_size
+    return Plan(
+        spec=spec,
+        model_format=found.format if found else "",
+        template=template.name if template else "none",
+        findings=tuple(findings),
+        price_per_hour=records.cluster_price(vm_size, nodes),
+        creates=tuple(_creates(spec, cluster, exists=compute is not None)),
+        vm_size=vm_size,
+        nodes=nodes,
+    )
+
+
+def _resolve_model(workspace: Any, spec: ServiceSpec) -> tuple[ServiceSpec, list[Finding]]:
+    """A registered model gets its version, and its template where none is asked for."""
+    if spec.model.path is not None:
+        return spec, []
+    model = find_model(workspace, spec.model)
+    if model is None:
+        names = ", ".join(registered_names(workspace)) or "none"
+        message = f"Model {str(spec.model)!r} is not registered in workspace {workspace.name!r}, and there is no such"
+        fix = f"Registered: {names}. A path registers a model of this machine first."
+        return spec, [Finding("error", "model-missing", f"{message} path here.", fix)]
+    spec = replace(spec, model=replace(spec.model, version=model.version))
+    if spec.template is not None or (spec.entry_script is not None and spec.conda_file is not None):
+        return spec, []
+    tags: dict[str, str] = model.raw.tags or {}
+    template = tags.get("gpu-infer-template", "") or framework_of(model)
+    if template not in FRAMEWORK_TEMPLATES.values():
+        message = f"Of what framework the registered model {model.id!r} is cannot be told from its files."
+        fix = "Say template='tensorflow', 'torch' or 'onnx'."
+        return spec, [Finding("error", "template", message, fix)]
+    return replace(spec, template=template), []
+
+
+def _creates(spec: ServiceSpec, cluster: Cluster, *, exists: bool) -> list[str]:
+    created: list[str] = []
+    if not exists:
+        what = f"attached from {cluster.resource_id}" if cluster.resource_id else f"{cluster.nodes} x {cluster.vm_size}"
+        created.append(f"cluster {cluster.name} ({what})")
+    if spec.model.path is not None:
+        created.append(f"model {spec.model.name} (registered from {spec.model.path})")
+    created.append(f"service {spec.name}")
+    return created

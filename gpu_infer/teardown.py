@@ -1,0 +1,243 @@
+"""``leftovers()`` and ``sweep()``: what is still there and billed, and how it goes."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from gpu_infer.errors import GpuInferError, TeardownError
+from gpu_infer.ledger import Entry
+from gpu_infer.notebook import html_table
+from gpu_infer.progress import Event, emit
+from gpu_infer.spec import seconds_of
+
+if TYPE_CHECKING:
+    from gpu_infer.targets.aks import AksTarget
+
+__all__ = ["Leftover", "leftovers", "sweep"]
+
+UNSEEN_SECONDS = 900.0
+"""How long an entry stays whose thing is not to be seen: a request may still be on its way to Azure."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """Something that this library has created and that may be billed.
+
+    Args:
+        kind: ``cluster`` or ``service``.
+        name: of it.
+        workspace: ``subscription/resource group/name``.
+        state: as Azure calls it; ``absent`` where Azure does not have it (yet), ``unknown`` where it was not asked.
+        price_per_hour: US dollars; a service costs nothing beside its cluster.
+        created: seconds since the epoch.
+        expires: when it may be removed, ``None`` for never.
+        kept: whether it was told to stay.
+        abandoned: whether it is half made, or of a ``with`` block, and the process that made it has ended.
+        recorded: whether the ledger of this machine has it; else its tags tell of it.
+    """
+
+    kind: str
+    name: str
+    workspace: str
+    state: str
+    price_per_hour: float
+    created: float
+    expires: float | None
+    kept: bool
+    abandoned: bool
+    recorded: bool
+    _entry: Entry = field(repr=False, compare=False)
+
+    @property
+    def age_seconds(self) -> float:
+        """Seconds since it was created."""
+        return max(0.0, time.time() - self.created)
+
+    @property
+    def cost(self) -> float:
+        """US dollars so far, at the price of the catalog."""
+        return self.price_per_hour * self.age_seconds / 3600
+
+    @property
+    def expired(self) -> bool:
+        """Whether its time is over."""
+        return self.expires is not None and self.expires <= time.time()
+
+    @property
+    def entry(self) -> Entry:
+        """The ledger's entry, or one made from tags."""
+        return self._entry
+
+    @property
+    def why(self) -> str:
+        """Why it is there: ``expired``, ``abandoned``, ``kept`` or ``in use``."""
+        return "expired" if self.expired else "abandoned" if self.abandoned else "kept" if self.kept else "in use"
+
+    @property
+    def age(self) -> str:
+        """Its age in words."""
+        return _age(self.age_seconds)
+
+    def to_dict(self) -> dict[str, object]:
+        """As plain values, for JSON."""
+        return {
+            "kind": self.kind,
+            "name": self.name,
+            "workspace": self.workspace,
+            "state": self.state,
+            "price_per_hour": self.price_per_hour,
+            "cost": round(self.cost, 2),
+            "age_seconds": round(self.age_seconds),
+            "created": self.created,
+            "expires": self.expires,
+            "expired": self.expired,
+            "kept": self.kept,
+            "abandoned": self.abandoned,
+            "recorded": self.recorded,
+        }
+
+    def __str__(self) -> str:
+        money = f"${self.price_per_hour:.2f} per hour, ${self.cost:,.2f} so far" if self.price_per_hour else "free"
+        return f"{self.kind} {self.name} ({self.state}, {self.why}): {self.age} old, {money}"
+
+    def _repr_html_(self) -> str:
+        return html_table(f"{self.kind} {self.name}", [(key, str(value)) for key, value in self.to_dict().items()])
+
+
+def leftovers(workspace: Any = None) -> list[Leftover]:
+    """What this library has created in Azure and what is still there, with its age and the money so far.
+
+    Args:
+        workspace: ``azureml.core.Workspace``: each thing is looked up there, and things are found, too, that another
+            machine has created, by the tags of their services. ``None`` gives what the ledger of this machine has,
+            of all workspaces, without asking Azure.
+
+    Returns:
+        services first, then clusters, as ``sweep()`` removes them.
+
+    Raises:
+        WorkspaceError: the workspace refused or did not answer.
+    """
+    if workspace is None:
+        from gpu_infer.targets.aks import records
+
+        return [_leftover(entry, "unknown") for entry in records.entries()]
+    return _find(_target(workspace))
+
+
+def sweep(
+    workspace: Any = None,
+    *,
+    older_than: float | str | timedelta | None = None,
+    dry_run: bool = False,
+) -> list[Leftover]:
+    """Remove what is left over: what has expired, and what is abandoned.
+
+    Args:
+        workspace: ``azureml.core.Workspace``. Without one nothing in Azure can be removed.
+        older_than: remove everything else of that age, too, unless it was kept: seconds, a ``timedelta``, or text as
+            ``"2h"``; 0 for all.
+        dry_run: remove nothing.
+
+    Returns:
+        what was removed, or would be.
+
+    Raises:
+        TeardownError: something could not be removed; ``.left`` names it. Everything else was still tried.
+    """
+    if workspace is None:
+        recorded = leftovers()
+        if recorded and not dry_run:
+            places = ", ".join(sorted({one.workspace for one in recorded}))
+            message = f"{len(recorded)} things are written down in {places}. To remove them: sweep(workspace)."
+            raise TeardownError(message, left=[f"{one.kind} {one.name!r}" for one in recorded])
+        return recorded
+    target = _target(workspace)
+    age = None if older_than is None else 0.0 if older_than == 0 else seconds_of(older_than)
+    chosen = [one for one in _find(target) if _is_due(one, age)]
+    if dry_run:
+        return chosen
+    removed: list[Leftover] = []
+    problems: list[str] = []
+    left: list[str] = []
+    for one in chosen:
+        if one.state == "absent":
+            _forget_absent(one)
+            continue
+        emit(Event(one.name, f"sweep_{one.kind}", "start"))
+        try:
+            target.remove(one.entry)
+        except GpuInferError as error:
+            problems.append(str(error))
+            left.append(f"{one.kind} {one.name!r}")
+            continue
+        removed.append(one)
+    if left:
+        message = f"{', '.join(left)} could not be removed and may still be billed. {' '.join(problems)}"
+        raise TeardownError(message, left=left)
+    return removed
+
+
+# --- inside -----------------------------------------------------------------------------------------------------------
+
+
+def _target(workspace: Any) -> AksTarget:
+    from gpu_infer.targets.aks import AksTarget
+
+    return AksTarget(workspace)
+
+
+def _find(target: AksTarget) -> list[Leftover]:
+    """What the ledger has, looked up, and what only the tags tell of."""
+    from gpu_infer.targets.aks import records
+
+    found = [_leftover(entry, target.state_of(entry)) for entry in target.entries()]
+    known = {(one.kind, one.name) for one in found}
+    tagged = [entry for entry in target.tagged() if (entry.kind, entry.name) not in known]
+    found += [replace(_leftover(entry, target.state_of(entry)), recorded=False) for entry in tagged]
+    found = [one for one in found if one.recorded or one.state != "absent"]
+    return sorted(found, key=lambda one: (one.kind != records.SERVICE, one.created))
+
+
+def _leftover(entry: Entry, state: str) -> Leftover:
+    from gpu_infer.targets.aks import records
+
+    details = entry.details
+    priced = entry.kind == records.CLUSTER and not details["attached"] and state != "absent"
+    return Leftover(
+        kind=entry.kind,
+        name=entry.name,
+        workspace=entry.target.removeprefix("aks:"),
+        state=state,
+        price_per_hour=records.cluster_price(details["vm_size"], details["nodes"]) if priced else 0.0,
+        created=entry.created,
+        expires=entry.expires,
+        kept=bool(details["kept"]),
+        abandoned=records.is_abandoned(entry),
+        recorded=True,
+        _entry=entry,
+    )
+
+
+def _is_due(one: Leftover, age: float | None) -> bool:
+    if one.expired or one.abandoned:
+        return True
+    return age is not None and not one.kept and one.age_seconds >= age
+
+
+def _forget_absent(one: Leftover) -> None:
+    """Strike out what is not there, once no request that creates it can be on its way any more."""
+    from gpu_infer.targets.aks import records
+
+    if one.recorded and (one.entry.details["state"] == "live" or one.age_seconds > UNSEEN_SECONDS):
+        records.forget(one.entry)
+
+
+def _age(seconds: float) -> str:
+    hours = seconds / 3600
+    if hours < 1:
+        return f"{seconds / 60:.0f} min"
+    return f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.0f} days"

@@ -1,0 +1,82 @@
+"""Runs jobs of this library in processes that may be killed, without paying for the SDK's import each time.
+
+Reads one JSON job per line, forks, and answers two lines: the child's pid, then how it ended and what came of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import gpu_infer
+import gpu_infer.targets.aks
+import gpu_infer.teardown
+from gpu_infer.emulator import workspace
+from gpu_infer.errors import GpuInferError
+
+
+def deploy(ws: Any, job: dict[str, Any]) -> str:
+    service = gpu_infer.deploy(
+        "net",
+        ws,
+        name="svc",
+        cluster=gpu_infer.Cluster("gpus", vm_size="Standard_NC4as_T4_v3", nodes=3),
+        overwrite=bool(job.get("overwrite")),
+    )
+    return service.state
+
+
+def deploy_in_block(ws: Any, job: dict[str, Any]) -> str:
+    cluster = gpu_infer.Cluster("gpus", vm_size="Standard_NC4as_T4_v3")
+    with gpu_infer.deploy("net", ws, name="svc", cluster=cluster) as service:
+        return service.state
+
+
+def delete(ws: Any, job: dict[str, Any]) -> str:
+    service = gpu_infer.attach("svc", ws)
+    service.delete(cluster=True)
+    return service.state
+
+
+def sweep(ws: Any, job: dict[str, Any]) -> str:
+    return ", ".join(f"{one.kind} {one.name}" for one in gpu_infer.sweep(ws, older_than=job.get("older_than", 0)))
+
+
+JOBS = {"deploy": deploy, "deploy_in_block": deploy_in_block, "delete": delete, "sweep": sweep}
+
+
+def run(job: dict[str, Any]) -> dict[str, str]:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ["GPU_INFER_HOME"] = job["home"]
+    os.environ["GPU_INFER_AZURE_TIMEOUT"] = str(job.get("timeout", 60))
+    try:
+        return {"outcome": "ok", "text": JOBS[job["action"]](workspace(job["url"]), job)}
+    except GpuInferError as error:
+        notes = " ".join(getattr(error, "__notes__", []))
+        return {"outcome": "typed", "type": type(error).__name__, "text": str(error), "notes": notes}
+    except BaseException as error:  # noqa: BLE001 - that is what the caller wants to know
+        return {"outcome": "untyped", "type": type(error).__name__, "text": repr(error)}
+
+
+def main() -> None:
+    print(json.dumps({"ready": True}), flush=True)
+    for line in sys.stdin:
+        job = json.loads(line)
+        result = Path(job["home"]) / "result.json"
+        result.unlink(missing_ok=True)
+        pid = os.fork()
+        if pid == 0:
+            result.write_text(json.dumps(run(job)), "utf-8")
+            os._exit(0)
+        print(json.dumps({"pid": pid}), flush=True)
+        _, status = os.waitpid(pid, 0)
+        answer = json.loads(result.read_text("utf-8")) if result.exists() else {"outcome": "killed"}
+        print(json.dumps({**answer, "status": status}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""Whatever is done in whatever order, and wherever it is cut off: no billed resource without a record."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fault_matrix import CALL_SECONDS, Scene, Zygote, register, services
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from gpu_infer.emulator import Emulator, Fault, Transition
+
+OPERATIONS = (
+    "compute.get",
+    "compute.create",
+    "compute.delete",
+    "compute.list",
+    "artifacts.create",
+    "services.create",
+    "services.get",
+    "services.list",
+    "services.delete",
+)
+KINDS = ("status", "reset_before", "reset_after", "kill", "kill_after")
+
+
+class Azure(RuleBasedStateMachine):
+    """Deploys, deletes and sweeps, each in a process of its own, with and without something that goes wrong."""
+
+    zygote: Zygote
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp(dir=Path.cwd()))
+        self.scene = Scene(self.zygote, self.folder)
+        self.scene.emulator = Emulator(run_services=False, transitions={"compute.*": Transition.after_polls(1)})
+        self.scene.emulator.start()
+        register(self.scene.emulator)
+        self.healthy = False
+
+    def teardown(self) -> None:
+        self.scene.emulator.clear_faults()
+        swept = self.scene.run("sweep")
+        left = [*self.scene.emulator.billed(), *(name for _, name in services(self.scene.emulator))]
+        self.scene.emulator.stop()
+        shutil.rmtree(self.folder)
+        assert swept["outcome"] == "ok", swept
+        assert left == []
+
+    def job(self, action: str, **options: Any) -> dict[str, Any]:
+        answer = self.scene.run(action, timeout=CALL_SECONDS, **options)
+        self.scene.emulator.clear_faults()
+        assert answer["outcome"] in ("ok", "typed", "killed"), answer
+        return answer
+
+    @rule(overwrite=st.booleans())
+    def deploy(self, overwrite: bool) -> None:
+        self.healthy = self.job("deploy", overwrite=overwrite)["outcome"] == "ok" or self.healthy
+
+    @rule()
+    def deploy_in_block(self) -> None:
+        self.job("deploy_in_block", overwrite=True)
+
+    @rule(
+        action=st.sampled_from(["deploy", "delete", "sweep", "deploy_in_block"]),
+        operation=st.sampled_from(OPERATIONS),
+        kind=st.sampled_from(KINDS),
+        skip=st.integers(0, 4),
+        lasting=st.booleans(),
+        status=st.sampled_from([401, 403, 404, 409, 429, 500, 503]),
+    )
+    def broken(self, action: str, operation: str, kind: str, skip: int, lasting: bool, status: int) -> None:
+        times = None if lasting and not kind.startswith("kill") else 1
+        if kind.startswith("kill"):
+            when = "call_before" if kind == "kill" else "call_after"
+            fault = Fault(operation=operation, kind=when, call=self.scene.kill, skip=skip)
+        else:
+            fault = Fault(operation=operation, kind=kind, status=status, skip=skip, times=times)  # type: ignore[arg-type]
+        self.scene.emulator.add_fault(fault)
+        self.job(action)
+
+    @precondition(lambda self: self.healthy)
+    @rule()
+    def delete(self) -> None:
+        self.job("delete")
+        self.healthy = False
+
+    @rule()
+    def sweep(self) -> None:
+        assert self.job("sweep")["outcome"] == "ok"
+        assert self.scene.emulator.billed() == []
+
+    @invariant()
+    def nothing_billed_is_unrecorded(self) -> None:
+        assert set(self.scene.emulator.billed()) <= self.scene.recorded()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def zygote(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("machine"))
+        patch.setenv("TMPDIR", str(Path.cwd()))
+        Azure.zygote = Zygote()
+        yield
+        Azure.zygote.close()
+
+
+class TestAFewSteps(Azure.TestCase):  # type: ignore[misc,name-defined]
+    settings = settings(max_examples=3, stateful_step_count=5, deadline=None, derandomize=True)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+class TestManySteps(Azure.TestCase):  # type: ignore[misc,name-defined]
+    settings = settings(max_examples=25, stateful_step_count=12, deadline=None, print_blob=True)
