@@ -157,6 +157,10 @@ def _gpus(vm_size: str, nodes: int, needed: int) -> str:
 
 
 def _life(spec: ServiceSpec) -> str:
+    if spec.target != "local":
+        if spec.keep and spec.ttl is None:
+            return "until deleted"
+        return f"until deleted; sweep() removes it {(spec.ttl or DEFAULT_TTL) / 3600:g} h from now"
     if not spec.keep:
         return "until deleted, or this process ends"
     return f"until deleted, or {(spec.ttl or DEFAULT_TTL) / 3600:g} h from now"

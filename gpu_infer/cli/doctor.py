@@ -23,15 +23,15 @@ from gpu_infer.ledger import state_folder
 __all__ = ["EXTRAS", "Check", "examine"]
 
 EXTRAS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "local": ("services on this machine", ("azureml-inference-server-http", "orjson", "pillow")),
+    "local": ("services on this machine", ("azureml-inference-server-http", "orjson", "packaging", "pillow", "pyyaml")),
     "tensorflow": ("TensorFlow and Keras models", ("tensorflow",)),
     "torch": ("TorchScript and torch.export models", ("torch",)),
     "onnx": ("ONNX models", ("onnxruntime",)),
     "cli": ("this command line", ("rich", "typer")),
     "async": ("AsyncScoringClient", ("httpx",)),
-    "aks": ("AKS web services", ("azureml-contrib-services", "azureml-core")),
-    "online": ("online endpoints", ("azure-ai-ml", "azure-identity")),
-    "emulator": ("tests against an emulated Azure ML", ("cryptography", "flask", "werkzeug")),
+    "aks": ("AKS web services", ("azureml-contrib-services", "azureml-core", "packaging", "pyyaml")),
+    "online": ("online endpoints", ("azure-ai-ml", "azure-identity", "packaging", "pyyaml")),
+    "emulator": ("tests against an emulated Azure ML", ("cryptography", "werkzeug")),
 }
 """What each extra is for, and its distributions, as in ``pyproject.toml``."""
 

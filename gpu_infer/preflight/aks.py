@@ -76,12 +76,16 @@ def check_aks(
         *check_template(spec, found),
         *check_settings(spec),
         *_check_device(spec),
-        *(lint_conda(conda, gpu=spec.resources.gpus > 0, today=today) if spec.conda_file is not None else []),
+        *(lint_conda(conda, gpu=spec.resources.gpus > 0, today=today) if _has_conda_file(spec) else []),
         *check_imports(spec, conda),
     ]
 
 
 # --- inside -----------------------------------------------------------------------------------------------------------
+
+
+def _has_conda_file(spec: ServiceSpec) -> bool:
+    return spec.conda_file is not None and spec.conda_file.is_file()
 
 
 def _conda_text(spec: ServiceSpec, template: Template | None) -> str:
@@ -150,15 +154,13 @@ def _check_gpus(room: _Room) -> list[Finding]:
         return []
     words = "replica" if replicas == 1 else "replicas"
     asked = f"{replicas} {words} x {each} GPU = {need}"
-    have = f"{room.nodes} nodes x {room.gpus} GPU = {has}" + (
-        f", of which other services hold {room.taken}, so {has - room.taken} are free" if room.taken else ""
+    have = f"{room.nodes} {'node' if room.nodes == 1 else 'nodes'} x {room.gpus} GPU = {has}" + (
+        f", of which other services hold {room.taken}" if room.taken else ""
     )
     most = "the most of replicas=" if room.spec.scale.max_replicas else "replicas="
-    if need > has - room.taken:
-        nodes = math.ceil((need + room.taken) / room.gpus)
-    else:
+    if need <= has - room.taken:
         have += f", and each node takes {room.gpus // each} of them"
-        nodes = math.ceil(replicas / (room.gpus // each))
+    nodes = math.ceil(replicas / (room.gpus // each)) + math.ceil(room.taken / room.gpus)
     message = f"Too few GPUs: {asked}, and the cluster has {have}."
     fix = f"Lower {most} to {fit}" if fit > 0 else "Remove another service"
     return [Finding("error", "gpu-count", message, f"{fix}, or take {nodes} nodes.")]
@@ -177,10 +179,13 @@ def _check_node(room: _Room) -> list[Finding]:
         need = per_node * asked
         if need <= free:
             continue
-        replicas = f"{per_node} replicas x {asked:g}" if per_node > 1 else f"A replica with {asked:g}"
+        if per_node > 1:
+            replicas = f"{per_node} replicas x {asked:g} {unit} = {need:g} do"
+        else:
+            replicas = f"A replica with {asked:g} {unit} does"
         message = (
-            f"{replicas} {unit} = {need:g} do not fit on a node: of the {total:g} of {room.size.name} about {free:.1f} "
-            "are left for services, the rest is Kubernetes' own."
+            f"{replicas} not fit on a node: of the {total:g} of {room.size.name} about {free:.1f} are left for "
+            "services, the rest is Kubernetes' own."
         )
         fix = f"Lower {what}= to {math.floor(free / per_node * 2) / 2:g}, or take a larger size."
         findings.append(Finding("error", "node-room", message, fix))

@@ -41,6 +41,8 @@ def resolve_size(
         name = listed.get(_full(asked).lower(), _full(asked))
         return name, _check_unknown(name, facts_sizes)
     if size.retired is None or today < size.retired:
+        if not size.cuda:
+            return size.name, _check_gpu(size)
         return size.name, [*_check_gpu(size), *_check_retiring(size, today), *_check_listed(size, listed)]
     if replace_retired:
         successor = _successor(size)

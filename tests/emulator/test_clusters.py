@@ -50,8 +50,10 @@ def test_ssl_and_network_options_are_kept_but_not_the_key(emulator: Emulator, ws
     assert (cluster.cluster_location, cluster.load_balancer_type) == ("westus2", "InternalLoadBalancer")
     ssl = cluster.ssl_configuration
     assert (ssl.status, ssl.cname, ssl.cert, ssl.key) == ("Enabled", "www.example.org", None, None)
-    shown = ComputeTarget._get(ws, "aks-ssl")["properties"]["properties"]
-    assert shown["aksNetworkingConfiguration"]["subnetId"].endswith("/virtualNetworks/net/subnets/sub")
+    shown: Any = ComputeTarget._get(ws, "aks-ssl")
+    assert shown["properties"]["properties"]["aksNetworkingConfiguration"]["subnetId"].endswith(
+        "/virtualNetworks/net/subnets/sub"
+    )
     sent = next(request.body for request in emulator.requests if request.operation == "compute.create")
     assert sent["properties"]["properties"]["sslConfiguration"]["key"] == "secret"
 
@@ -125,7 +127,8 @@ def test_services_on_a_deleted_cluster_answer_no_more(ws: Any, steps: Any) -> No
     cluster = steps.cluster(ws)
     steps.deploy(ws, cluster, [steps.model(ws)])
     cluster.delete()
-    assert Webservice(ws, "gpu-rn").state == "Unhealthy"
+    found: Any = Webservice(ws, "gpu-rn")
+    assert found.state == "Unhealthy"
 
 
 def test_nothing_is_deployed_to_a_cluster_that_is_not_ready(emulator: Emulator, ws: Any, steps: Any) -> None:

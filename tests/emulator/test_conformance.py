@@ -1,4 +1,4 @@
-"""Every call of the reference's table, made by the real SDK, and the log of the emulator: a row that is missing fails."""
+"""Every call of the reference's table, made by the real SDK, and the emulator's log: a row that is missing fails."""
 
 from __future__ import annotations
 
@@ -103,7 +103,8 @@ def flow(ws: Any, steps: Any, emulator: Emulator) -> None:
 
     service = steps.deploy(ws, cluster, [model])
     service.wait_for_deployment(show_output=True)
-    assert (service.state, Webservice(ws, "gpu-rn").compute_name) == ("Healthy", "aks-gpu")
+    gone: Any = Webservice(ws, "gpu-rn")
+    assert (service.state, gone.compute_name) == ("Healthy", "aks-gpu")
     before, _ = service.get_keys()
     service.regen_key("Primary")
     assert service.get_keys()[0] != before
@@ -116,9 +117,8 @@ def flow(ws: Any, steps: Any, emulator: Emulator) -> None:
     service.update(token_auth_enabled=True, auth_enabled=False)
     assert service.get_access_token().token_type == "Bearer"
     assert [found.name for found in Webservice.list(ws, compute_type="AKS")] == ["gpu-rn"]
-    gone = Webservice(ws, "gpu-rn")
     service.delete()
-    gone.delete()
+    gone.delete()  # of this the service knows nothing any more
     model.delete()
     rest(ws, steps, emulator, cluster)
 
@@ -129,7 +129,8 @@ def rest(ws: Any, steps: Any, emulator: Emulator, cluster: Any) -> None:
     from azureml.core.compute.aks import AksUpdateConfiguration
 
     cluster.update(AksUpdateConfiguration(load_balancer_type="InternalLoadBalancer", load_balancer_subnet="mine"))
-    assert ComputeTarget(ws, "aks-gpu").load_balancer_subnet == "mine"
+    updated: Any = ComputeTarget(ws, "aks-gpu")
+    assert updated.load_balancer_subnet == "mine"
     outside = "/subscriptions/s/resourcegroups/other/providers/Microsoft.ContainerService/managedClusters/theirs"
     emulator.add_aks(outside, vm_size="Standard_NC4as_T4_v3", nodes=1)
     attached = ComputeTarget.attach(ws, "attached", AksCompute.attach_configuration(resource_id=outside))

@@ -1,4 +1,4 @@
-"""Errors as the SDK's users see them: each service writes its own, and the SDK makes of each what it makes of Azure's."""
+"""Errors as the SDK's users see them: each service writes its own, and the SDK makes of it what it makes of Azure's."""
 
 from __future__ import annotations
 
@@ -142,10 +142,14 @@ CASES = {
         deploy, "WebserviceException", "Response Code: 403", Fault("services.create", status=403)
     ),
     "model absent": Case(
-        lambda ws, steps: find_model(ws, steps, name="none"), "WebserviceException", "ModelNotFound: Model with name none"
+        lambda ws, steps: find_model(ws, steps, name="none"),
+        "WebserviceException",
+        "ModelNotFound: Model with name none",
     ),
     "model id absent": Case(
-        lambda ws, steps: find_model(ws, steps, id="none:1"), "WebserviceException", "ModelNotFound: Model with id none:1"
+        lambda ws, steps: find_model(ws, steps, id="none:1"),
+        "WebserviceException",
+        "ModelNotFound: Model with id none:1",
     ),
     "model used": Case(delete_used_model, "WebserviceException", "Response Code: 412"),
     "models refused": Case(
@@ -261,11 +265,17 @@ def test_a_token_must_be_there_and_hold(token: str, emulator: Emulator) -> None:
 
 @pytest.mark.parametrize(
     ("part", "code"),
-    [("subscription_id", "SubscriptionNotFound"), ("resource_group", "ResourceGroupNotFound"), ("name", "ResourceNotFound")],
+    [
+        ("subscription_id", "SubscriptionNotFound"),
+        ("resource_group", "ResourceGroupNotFound"),
+        ("name", "ResourceNotFound"),
+    ],
 )
 def test_other_ids_than_its_own_are_not_found(part: str, code: str, emulator: Emulator, header: dict[str, str]) -> None:
     ids = {name: getattr(emulator, name) for name in ("subscription_id", "resource_group", "name")} | {part: "other"}
-    path = "/subscriptions/{subscription_id}/resourceGroups/{resource_group}/providers/Microsoft.MachineLearningServices"
+    path = (
+        "/subscriptions/{subscription_id}/resourceGroups/{resource_group}/providers/Microsoft.MachineLearningServices"
+    )
     url = f"{emulator.url}{path}/workspaces/{{name}}".format(**ids)
     answer = requests.get(url, headers=header, timeout=10)
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, code)

@@ -93,11 +93,11 @@ def test_resets_reach_connections_over_tls(emulator: Emulator) -> None:
 
 
 def test_a_hang_outlasts_the_client_and_the_work_is_done_late(emulator: Emulator, header: dict[str, str]) -> None:
-    emulator.add_fault(Fault("compute.create", "hang", seconds=0.5))
+    emulator.add_fault(Fault("compute.create", "hang", seconds=1.5))
     with pytest.raises(requests.exceptions.ReadTimeout):
         requests.put(compute_url(emulator), json=CREATE, headers=header, timeout=0.2)
     assert emulator.billed() == []
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while not emulator.billed() and time.monotonic() < deadline:
         time.sleep(0.02)
     assert emulator.billed() == ["aks-gpu"]
@@ -119,10 +119,8 @@ def test_the_end_of_the_emulator_releases_who_hangs() -> None:
         thread.start()
         while not emulator.requests:
             time.sleep(0.01)
-        begun = time.monotonic()
-    thread.join(timeout=10)
-    assert len(outcome) == 1
-    assert time.monotonic() - begun < 5
+    thread.join(timeout=50)
+    assert len(outcome) == 1  # and not after the hour that a hang lasts
 
 
 def test_an_operation_fails_as_told(emulator: Emulator, ws: Any, steps: Any) -> None:
@@ -146,7 +144,8 @@ def test_the_sdk_takes_a_failed_deletion_for_a_good_one(
     service = steps.deploy(ws, steps.cluster(ws), [steps.model(ws)])
     emulator.add_fault(Fault("services.delete", "fail_operation"))
     service.delete()
-    assert Webservice(ws, "gpu-rn").state == "Healthy"
+    found: Any = Webservice(ws, "gpu-rn")
+    assert found.state == "Healthy"
     service.delete()
     assert Webservice.list(ws) == []
 

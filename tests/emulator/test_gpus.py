@@ -135,7 +135,8 @@ def test_a_cluster_over_the_quota_fails(key: str, start: Callable[..., Emulator]
     name = size.family if key == "family" else key
     ws = start(quota={name: 15}).workspace()
     cluster = steps.cluster(ws, nodes=4)
-    pattern = rf"QuotaExceeded[\s\S]*exceeding approved {name} Cores quota.*Limit: 15, Current Usage: 0, Additional Required: 16"
+    numbers = "Limit: 15, Current Usage: 0, Additional Required: 16"
+    pattern = rf"QuotaExceeded[\s\S]*exceeding approved {name} Cores quota.*{numbers}"
     with pytest.raises(ComputeTargetException, match=pattern):
         cluster.wait_for_completion()
     assert cluster.provisioning_errors[0]["error"]["code"] == "BadArgument"

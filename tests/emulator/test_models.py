@@ -37,7 +37,7 @@ def test_models_are_found_by_what_they_were_registered_with(ws: Any, steps: Any)
     steps.model(ws, "one", tags={"stage": "prod"}, properties={"run": "1"}, model_framework="TensorFlow")
     steps.model(ws, "two", tags={"stage": "test"}, description="the second")
 
-    def found(**what: Any) -> list[str]:
+    def found(**what: Any) -> list[Any]:
         return [model.name for model in Model.list(ws, **what)]
 
     assert found(tags=[["stage", "prod"]]) == ["one"]
@@ -56,20 +56,20 @@ def test_long_lists_come_in_pages(emulator: Emulator, ws: Any, steps: Any) -> No
         models.register("net", {"name": "net", "url": "aml://asset/none", "mimeType": "x", "description": str(number)})
     emulator.clear_log()
     assert [model.version for model in Model.list(ws, page_count=20)] == list(range(45, 0, -1))
-    assert [request.operation for request in emulator.requests] == ["models.list"] * 3
+    assert [request.operation for request in emulator.requests].count("models.list") == 3
 
 
 def test_a_folder_is_downloaded_as_it_was_registered(ws: Any, steps: Any, tmp_path: Path) -> None:
     from azureml.core import Model
 
     for number in range(60):  # more than one call may name
-        path = tmp_path / "saved" / str(number % 3) / f"file {number}.bin"
+        path = tmp_path / "saved" / str(number % 3) / f"file {number}%+ä.bin"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(bytes([number]))
     model = Model.register(ws, "saved", "net")
     got = Path(model.download("target"))
     assert got == Path("target/saved")
-    assert (got / "2" / "file 59.bin").read_bytes() == bytes([59])
+    assert (got / "2" / "file 59%+ä.bin").read_bytes() == bytes([59])
     assert len([path for path in got.rglob("*") if path.is_file()]) == 60
 
 
@@ -89,7 +89,7 @@ def test_the_containers_files_lie_as_azure_lays_them_out(emulator: Emulator, ws:
     steps.deploy(ws, steps.cluster(ws), models)
     files = layout(emulator, steps.folder / "laid-out")
     (driver,) = (name for name in files if name.startswith("app/tmp"))
-    assert files.pop(driver).startswith(b"# -----")
+    assert b"driver_module" in files.pop(driver)
     assert {name: content for name, content in files.items() if not name.endswith("score.py")} == {
         "app/src/extra/more.py": b"more",
         "azureml-models/tree/1/saved/variables/weights": b"deep",
@@ -116,7 +116,7 @@ def test_a_packed_model_is_unpacked(emulator: Emulator, ws: Any, steps: Any) -> 
         archive.add(steps.folder / "src" / "score.py", "inside/weights.bin")
     from azureml.core import Model
 
-    asset = Model._create_asset(ws.service_context, "net.tar", "net")
+    asset: Any = Model._create_asset(ws.service_context, "net.tar", "net")
     model = Model._register_with_asset(ws, "net", asset.id, unpack=True)
     steps.deploy(ws, steps.cluster(ws), [model])
     assert "azureml-models/net/1/inside/weights.bin" in layout(emulator, steps.folder / "laid-out")
@@ -127,7 +127,7 @@ def test_an_archive_cannot_write_outside(emulator: Emulator, ws: Any, steps: Any
         archive.add(steps.folder / "src" / "score.py", "../../../outside.py")
     from azureml.core import Model
 
-    asset = Model._create_asset(ws.service_context, "net.tar", "net")
+    asset: Any = Model._create_asset(ws.service_context, "net.tar", "net")
     steps.deploy(ws, steps.cluster(ws), [Model._register_with_asset(ws, "net", asset.id, unpack=True)])
     with pytest.raises(tarfile.OutsideDestinationError):
         layout(emulator, steps.folder / "laid-out")
@@ -157,14 +157,18 @@ def test_large_files_come_in_blocks(emulator: Emulator, header: dict[str, str]) 
     assert requests.put(f"{url}&comp=blocklist", data=listing, timeout=10).status_code == 201
     assert requests.get(url, timeout=10).content == b"secondfirst "
     unknown = listing.replace("YQ==", "WA==")
-    assert requests.put(f"{url}&comp=blocklist", data=unknown, timeout=10).headers["x-ms-error-code"] == "InvalidBlockList"
+    assert (
+        requests.put(f"{url}&comp=blocklist", data=unknown, timeout=10).headers["x-ms-error-code"] == "InvalidBlockList"
+    )
 
 
 @pytest.mark.slow
 def test_the_sdk_uploads_a_large_file_in_blocks(emulator: Emulator, ws: Any, steps: Any) -> None:
     content = bytes(range(256)) * (70 << 12)  # 70 MiB
     model = steps.model(ws, content=content)
-    assert [request.query.get("comp") for request in emulator.requests if request.operation == "blob.put"].count("block") > 1
+    assert [request.query.get("comp") for request in emulator.requests if request.operation == "blob.put"].count(
+        "block"
+    ) > 1
     assert Path(model.download("target")).read_bytes() == content
 
 

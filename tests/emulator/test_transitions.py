@@ -11,7 +11,6 @@ import pytest
 from gpu_infer.emulator import Emulator, Transition
 
 
-
 def states(look: Callable[[], str], count: int) -> list[str]:
     return [look() for _ in range(count)]
 

@@ -9,7 +9,7 @@ import shutil
 import threading
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, unquote, urlencode
 
 from ..wire import Refusal
 
@@ -35,10 +35,18 @@ class Artifacts:
         fields = {"sv": _VERSION, "sr": "b", "sig": self._signature(name), "se": _EXPIRY, "sp": "rcw"}
         return urlencode(fields)
 
-    def check(self, name: str, query: Mapping[str, str]) -> None:
-        """Refuse a query that is not signed for this blob."""
-        if not hmac.compare_digest(query.get("sig", ""), self._signature(name)):
-            raise Refusal(403, "AuthenticationFailed", "Server failed to authenticate the request: wrong signature.")
+    def check(self, name: str, query: Mapping[str, str]) -> str:
+        """The name of the blob for which a query is signed.
+
+        The SDK quotes the name in an upload address once more, so that it may come in quoted still.
+
+        Raises:
+            Refusal: 403, it is signed for another.
+        """
+        for known in (name, unquote(name)):
+            if hmac.compare_digest(query.get("sig", "").encode(), self._signature(known).encode()):
+                return known
+        raise Refusal(403, "AuthenticationFailed", "Server failed to authenticate the request: wrong signature.")
 
     def path(self, name: str) -> Path:
         """Where a blob lies, or would."""

@@ -85,8 +85,7 @@ def _content(state: State, request: Request, origin: str, container: str, path: 
 
 
 def _put(state: State, request: Request) -> Response:
-    name = request.args["name"]
-    state.artifacts.check(name, request.query)
+    name = state.artifacts.check(request.args["name"], request.query)
     if request.upload is None:
         raise Refusal(400, "InvalidInput", "There is no body.")
     fresh = request.headers.get("if-none-match") == "*"
@@ -107,8 +106,7 @@ def _put(state: State, request: Request) -> Response:
 
 
 def _read(state: State, request: Request) -> Response:
-    name = request.args["name"]
-    state.artifacts.check(name, request.query)
+    name = state.artifacts.check(request.args["name"], request.query)
     path = state.artifacts.existing(name)
     stat = path.stat()
     headers = {

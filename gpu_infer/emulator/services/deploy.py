@@ -60,10 +60,6 @@ def changed(spec: Mapping[str, Any], patches: Any) -> dict[str, Any]:
     """A service's spec after a JSON patch."""
     new = apply(spec, patches)
     paths = {str(mapping(patch).get("path")) for patch in items(patches)}
-    if "/authEnabled" in paths and new.get("authEnabled"):
-        new["aadAuthEnabled"] = False
-    elif "/aadAuthEnabled" in paths and new.get("aadAuthEnabled"):
-        new["authEnabled"] = False
     if "/numReplicas" in paths:
         new["autoScaler"]["autoscaleEnabled"] = False
     return complete(new)

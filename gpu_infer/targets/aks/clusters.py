@@ -25,6 +25,7 @@ WAIT_SECONDS = 3600.0
 
 _LOCK_SECONDS = 120.0
 _DELETING = ("Deleting", "Detaching")
+_FAILED = ("Failed", "Canceled")
 
 
 def look(workspace: Any, name: str, *, twice: bool = False) -> Any | None:
@@ -156,7 +157,7 @@ def _usable(workspace: Any, cluster: Cluster, left: Callable[[], float]) -> Any 
         compute = look(workspace, cluster.name)
         if compute is None:
             return None
-        if compute.provisioning_state == "Failed" and cluster.replace_failed:
+        if compute.provisioning_state in _FAILED and cluster.replace_failed:
             gone = Entry(records.CLUSTER, "", cluster.name, 0, None, {"attached": bool(compute.is_attached)})
             known = records.find(records.workspace_key(workspace), records.CLUSTER, cluster.name)
             delete_cluster(workspace, known or gone, timeout=left())
@@ -253,7 +254,7 @@ def _wait(compute: Any, name: str, left: Callable[[], float]) -> None:
         if state == "Succeeded":
             emit(Event(name, "cluster", "ok", "ready"))
             return
-        if state in ("Failed", "Canceled"):
+        if state in _FAILED:
             raise azure_error(
                 None,
                 doing=f"creating cluster {name!r}",

@@ -117,7 +117,7 @@ def register_model(workspace: Any, ref: ModelRef, *, framework: str) -> Register
         message = f"Model {ref.name!r} has no path to register it from."
         raise ValueError(message)
     files = model_files(ref.path.resolve())
-    size = size_of(files)
+    size = bytes_of(files)
     emit(Event(ref.name, "register_model", "start", f"{size / 2**20:.0f} MiB"))
     with _below_here(ref.name, files) as path:
         model = call(
@@ -178,7 +178,7 @@ def delete_model(workspace: Any, ref: ModelRef) -> None:
         call(model.raw.delete, doing=f"deleting model {model.id!r}", default=WorkspaceError)
 
 
-def size_of(files: list[Path]) -> int:
+def bytes_of(files: list[Path]) -> int:
     """Bytes of files and folders."""
     every = (file for path in files for file in ([path] if path.is_file() else path.rglob("*")))
     return sum(file.stat().st_size for file in every if file.is_file())

@@ -15,11 +15,13 @@ from gpu_infer.preflight import (
     check_aks,
     choose_template,
     find_local_model,
+    makes_cluster,
     resolve_size,
 )
+from gpu_infer.preflight.clusters import nodes_of, size_of
 from gpu_infer.spec import Cluster, ServiceSpec
 from gpu_infer.targets.aks import clusters, records, services
-from gpu_infer.targets.aks.models import find_model, framework_of, registered_names, size_of
+from gpu_infer.targets.aks.models import bytes_of, find_model, framework_of, registered_names
 
 __all__ = ["make_plan"]
 
@@ -46,7 +48,7 @@ def make_plan(workspace: Any, spec: ServiceSpec) -> Plan:
         service_exists=any(one.name == spec.name for one in listed),
     )
     # An attached cluster is of the size it is, and an existing one check_cluster() compares with what is asked.
-    if cluster.resource_id is None and compute is None:
+    if cluster.resource_id is None and makes_cluster(cluster, facts):
         size, size_findings = resolve_size(
             cluster.vm_size or DEFAULT_SIZE,
             facts.sizes,
@@ -57,17 +59,16 @@ def make_plan(workspace: Any, spec: ServiceSpec) -> Plan:
         cluster = replace(cluster, vm_size=size)
         spec = replace(spec, cluster=cluster)
     template = choose_template(spec, found)
-    model_bytes = size_of(model_files(spec.model.path.resolve())) if found and spec.model.path else None
+    model_bytes = bytes_of(model_files(spec.model.path.resolve())) if found and spec.model.path else None
     findings += check_aks(spec, facts, found, template, model_bytes=model_bytes, today=datetime.now(UTC).date())
-    nodes = (facts.cluster.nodes if facts.cluster else 0) or cluster.nodes
-    vm_size = (facts.cluster.vm_size if facts.cluster else "") or cluster.vm_size
+    vm_size, nodes = size_of(cluster, facts), nodes_of(cluster, facts)
     return Plan(
         spec=spec,
         model_format=found.format if found else "",
         template=template.name if template else "none",
         findings=tuple(findings),
         price_per_hour=records.cluster_price(vm_size, nodes),
-        creates=tuple(_creates(spec, cluster, exists=compute is not None)),
+        creates=tuple(_creates(spec, cluster, exists=not makes_cluster(cluster, facts))),
         vm_size=vm_size,
         nodes=nodes,
     )

@@ -7,8 +7,9 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
+from gpu_infer.catalog import DEFAULT_SIZE
 from gpu_infer.errors import GpuInferError, PreflightError
-from gpu_infer.preflight import WorkspaceFacts, check_cluster, resolve_size
+from gpu_infer.preflight import WorkspaceFacts, check_cluster, makes_cluster, resolve_size
 from gpu_infer.progress import Event, emit
 from gpu_infer.spec import Cluster, seconds_of
 from gpu_infer.targets.aks import clusters, records
@@ -79,8 +80,10 @@ def provision_cluster(
     )
     findings = []
     today = datetime.now(UTC).date()
-    if resource_id is None and compute is None:
-        size, findings = resolve_size(vm_size, facts.sizes, replace_retired=replace_retired, today=today)
+    if resource_id is None and makes_cluster(cluster, facts):
+        size, findings = resolve_size(
+            vm_size or DEFAULT_SIZE, facts.sizes, replace_retired=replace_retired, today=today
+        )
         cluster = replace(cluster, vm_size=size)
     findings += check_cluster(cluster, facts)
     if any(finding.level == "error" for finding in findings):
