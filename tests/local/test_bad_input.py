@@ -151,7 +151,7 @@ def test_arguments_of_the_wrong_kind(tiny_model: Path) -> None:
         gpu_infer.deploy(42)
     with pytest.raises(TypeError, match="azureml.core.Workspace or an azure.ai.ml.MLClient, got object"):
         gpu_infer.deploy(tiny_model, object())
-    with pytest.raises(UnsupportedError, match="target='aks' is not part of this version"):
+    with pytest.raises(UnsupportedError, match="target='aks' needs an azureml.core.Workspace as second argument"):
         gpu_infer.deploy(tiny_model, target="aks")
     with pytest.raises(ValueError, match="no template 'caffe'; there are tensorflow, torch, onnx"):
         gpu_infer.deploy(tiny_model, template="caffe")
