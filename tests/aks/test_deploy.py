@@ -123,6 +123,20 @@ def test_an_existing_cluster_is_used_and_stays(
     assert emulator.billed() == ["gpus"]
 
 
+def test_one_wrong_404_does_not_make_a_cluster_ours(
+    emulator: Emulator, workspace: Any, register: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gpu_infer.emulator import Fault
+
+    register(workspace)
+    gpu_infer.provision_cluster(workspace, "gpus", T4)
+    monkeypatch.setenv("GPU_INFER_HOME", str(tmp_path / "somebody else"))
+    emulator.add_fault(Fault(operation="compute.get", kind="status", status=404, times=2))
+    with deploy(workspace) as service:
+        assert service.state == "Healthy"
+    assert emulator.billed() == ["gpus"]
+
+
 def test_a_cluster_that_is_only_named_is_taken_as_it_is(
     emulator: Emulator, workspace: Any, register: Callable[..., Any]
 ) -> None:

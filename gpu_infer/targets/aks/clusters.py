@@ -154,7 +154,8 @@ def _usable(workspace: Any, cluster: Cluster, left: Callable[[], float]) -> Any 
     """The existing cluster, once it is neither being deleted nor failed; ``None`` where one has to be made."""
     pauses = Pauses()
     while True:
-        compute = look(workspace, cluster.name)
+        # Twice: what we take for absent now we would take for ours after a creation that Azure refuses.
+        compute = look(workspace, cluster.name, twice=True)
         if compute is None:
             return None
         if compute.provisioning_state in _FAILED and cluster.replace_failed:
