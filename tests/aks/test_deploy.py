@@ -38,7 +38,7 @@ def body(emulator: Emulator, operation: str) -> Any:
 
 def deploy(workspace: Any, **options: Any) -> gpu_infer.Service:
     given = {"name": "svc", "cluster": Cluster("gpus", vm_size=T4), **options}
-    return gpu_infer.deploy(given.pop("model", "net"), workspace, **given)
+    return gpu_infer.deploy(given.pop("model", "net"), workspace, dry_run=False, **given)
 
 
 def test_the_tutorials_job_in_one_call(
