@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,3 +61,16 @@ def mnist_test(shared_data: Path) -> tuple[np.ndarray, np.ndarray]:
     with gzip.open(folder / "t10k-labels-idx1-ubyte.gz") as file:
         labels = np.frombuffer(file.read(), np.uint8, offset=8)
     return images / np.float32(255), labels
+
+
+@pytest.fixture
+def readers_folder(tmp_path: Path, shared_models: Path, snowleopard: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the names that the README uses, and the README's commands on the path."""
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "resnet50").symlink_to(shared_models / "efficientnet_lite0_jpg_savedmodel")
+    (tmp_path / "net.onnx").symlink_to(shared_models / "efficientnet_lite0.onnx")
+    for name in ("lynx.jpg", "cat.jpg"):
+        (tmp_path / name).symlink_to(snowleopard)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    return tmp_path

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import re
 import subprocess
 import sys
@@ -82,19 +81,6 @@ def test_quickstart_notebook() -> None:
     assert not any(output.output_type == "error" for output in outputs)
 
 
-@pytest.fixture
-def readers_folder(tmp_path: Path, shared_models: Path, snowleopard: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the names that the README uses, and the README's commands on the path."""
-    (tmp_path / "models").mkdir()
-    (tmp_path / "models" / "resnet50").symlink_to(shared_models / "efficientnet_lite0_jpg_savedmodel")
-    (tmp_path / "net.onnx").symlink_to(shared_models / "efficientnet_lite0.onnx")
-    for name in ("lynx.jpg", "cat.jpg"):
-        (tmp_path / name).symlink_to(snowleopard)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-    return tmp_path
-
-
 def readme_blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", (REPOSITORY / "README.md").read_text("utf-8"), re.DOTALL)
 
@@ -127,37 +113,3 @@ def test_the_readmes_command_line(readers_folder: Path) -> None:
     assert "289" in printed["gpu-infer score gpu-rn lynx.jpg"]
     assert "gpu-rn" in printed["gpu-infer ls"]
     assert gpu_infer.services() == []
-
-
-def test_the_readmes_job_on_aks(
-    readers_folder: Path, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from azureml.core import Model
-
-    from gpu_infer.emulator import Emulator
-
-    block = readme_blocks("python")[2]
-    assert "Workspace.from_config()" in block
-    with Emulator() as emulator:
-        workspace = emulator.workspace()
-        register = tmp_path_factory.mktemp("models")
-        os.chdir(register)
-        (register / "resnet50").symlink_to((readers_folder / "models" / "resnet50").resolve())
-        Model.register(workspace, "resnet50", "resnet50")
-        os.chdir(readers_folder)
-        names: dict[str, Any] = {"emulated": workspace}
-        exec(block.replace("Workspace.from_config()", "emulated"), names)
-        assert names["scores"]["classes"] == 289
-        assert emulator.billed() == []
-    printed = capsys.readouterr().out
-    assert "$1.58 per hour" in printed
-    assert printed.splitlines()[-1] == "[]"
-
-
-def test_the_readmes_test(readers_folder: Path) -> None:
-    """As its reader would run it: pytest, in a folder with the files that it names."""
-    (readers_folder / "test_ours.py").write_text(readme_blocks("python")[3], "utf-8")
-    (readers_folder / "pytest.ini").write_text("[pytest]\n", "utf-8")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_ours.py"]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120, cwd=readers_folder)
-    assert done.returncode == 0, done.stdout + done.stderr
