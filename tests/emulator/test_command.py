@@ -14,8 +14,8 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import psutil
 import pytest
+from processes import supervisors
 
 from gpu_infer.cli import main
 
@@ -157,19 +157,11 @@ def test_services_end_with_it(start: Start, tmp_path: Path):
         check=False,
     )
     assert "state Healthy [1, 2]" in done.stdout, done.stdout + done.stderr
-    servers = servers_below(tmp_path)
+    servers = supervisors(tmp_path)
     assert servers
     running.wait_for(r"200 scoring\.post", "err")
     assert running.end(signal.SIGINT) == 0
-    assert servers_below(tmp_path) == []
-
-
-def servers_below(folder: Path) -> list[psutil.Process]:
-    return [
-        process
-        for process in psutil.process_iter(["cmdline"])
-        if str(folder) in " ".join(process.info["cmdline"] or []) and "_supervisor.py" in " ".join(process.cmdline())
-    ]
+    assert supervisors(tmp_path) == []
 
 
 @pytest.mark.parametrize("text", ["never", "polls", "polls:x", "polls:-1", "seconds:", "at-once:3", ""])

@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import requests
+from processes import alive
 
 from gpu_infer.emulator import Emulator
 
@@ -130,13 +132,11 @@ def test_a_script_that_crashes_fails_the_deployment_in_azures_words(deployed: An
 
 
 def test_deleting_ends_the_processes(deployed: Any, running: Emulator) -> None:
-    import psutil
-
     _, _, service = deployed
-    pid = service.run(b"{}")["pid"]
+    worker = psutil.Process(service.run(b"{}")["pid"])
     service.delete()
     end = time.monotonic() + 30
-    while psutil.pid_exists(pid) and time.monotonic() < end:
+    while alive(worker) and time.monotonic() < end:
         time.sleep(0.05)
-    assert not psutil.pid_exists(pid)
+    assert not alive(worker)
     assert requests.post(service.scoring_uri, timeout=10).status_code == 404

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import textwrap
@@ -11,8 +10,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import psutil
+import processes
 import pytest
+from processes import supervisors
 
 from gpu_infer.emulator.scoring.replicas import NoReplicaError, Replicas
 
@@ -68,25 +68,12 @@ def make(tmp_path: Path) -> Iterator[Make]:
     yield build
     for replicas in made:
         replicas.stop()
-    assert not processes_below(tmp_path)
+    assert not processes.below(tmp_path)
 
 
 def write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(textwrap.dedent(text))
-
-
-def processes_below(folder: Path) -> list[psutil.Process]:
-    """Processes of this user that work in a folder or have it on their command line."""
-    found: list[psutil.Process] = []
-    for process in psutil.process_iter():
-        try:
-            seen = f"{process.cwd()} {' '.join(process.cmdline())}"
-        except psutil.Error:
-            continue
-        if str(folder) in seen and process.pid != os.getpid():
-            found.append(process)
-    return found
 
 
 def wait_for(replicas: Replicas, state: str, seconds: float = 60) -> None:
@@ -259,9 +246,9 @@ def test_one_process_can_stand_for_all_replicas(make: Make, tmp_path: Path):
 def test_stop_leaves_no_process_and_can_be_repeated(make: Make, tmp_path: Path):
     replicas = make(replicas=2, processes=None)
     wait_for(replicas, "Healthy")
-    assert processes_below(tmp_path)
+    assert processes.below(tmp_path)
     replicas.stop()
-    assert not processes_below(tmp_path)
+    assert not processes.below(tmp_path)
     replicas.stop()
     assert replicas.state() == "Crashed"
 
@@ -269,11 +256,7 @@ def test_stop_leaves_no_process_and_can_be_repeated(make: Make, tmp_path: Path):
 def test_stop_while_it_starts_leaves_no_process(make: Make, tmp_path: Path):
     replicas = make("import time\n\n\ndef init():\n    time.sleep(60)\n\n\ndef run(data):\n    pass\n")
     replicas.stop()
-    assert not processes_below(tmp_path)
-
-
-def supervisors(folder: Path) -> list[psutil.Process]:
-    return [process for process in processes_below(folder) if "_supervisor.py" in " ".join(process.cmdline())]
+    assert not processes.below(tmp_path)
 
 
 def test_they_end_with_the_process_that_started_them_even_when_it_is_killed(tmp_path: Path):
@@ -298,6 +281,6 @@ def test_they_end_with_the_process_that_started_them_even_when_it_is_killed(tmp_
         assert len(supervisors(tmp_path)) == 2
         process.kill()
     deadline = time.monotonic() + 30
-    while processes_below(tmp_path):
+    while processes.below(tmp_path):
         assert time.monotonic() < deadline
         time.sleep(0.05)

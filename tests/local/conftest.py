@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
+from processes import supervisors
 
 import gpu_infer
 
@@ -25,20 +25,10 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield home
     for service in gpu_infer.services():
         service.delete()
-    left = [process for process in servers() if str(home) in " ".join(process.cmdline())]
+    left = supervisors(home)
     for process in left:
         process.send_signal(signal.SIGKILL)
     assert not left, f"left running: {left}"
-
-
-def servers() -> list[psutil.Process]:
-    """Supervisors of local services that run now, of this user."""
-    found: list[psutil.Process] = []
-    for process in psutil.process_iter(["cmdline", "status"]):
-        command = process.info["cmdline"] or []
-        if any(part.endswith("_supervisor.py") for part in command) and process.info["status"] != psutil.STATUS_ZOMBIE:
-            found.append(process)
-    return found
 
 
 @pytest.fixture(scope="session")

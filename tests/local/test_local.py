@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -20,13 +19,14 @@ from urllib.parse import urlsplit
 import numpy as np
 import psutil
 import pytest
+from processes import alive, supervisors
 
 import gpu_infer
 from gpu_infer.errors import PreflightError, ScoringInitError, ServiceNotFoundError, UnsupportedError
 from gpu_infer.ledger import Ledger, exclusive
 from gpu_infer.progress import Event, listening
 
-from .conftest import Script, environment, servers
+from .conftest import Script, environment
 
 ECHO = """
     def init():
@@ -152,19 +152,19 @@ def test_it_dies_with_its_parent_even_by_sigkill(tiny_model: Path, state: Path) 
         below = psutil.Process(parent.pid).children(recursive=True)
         assert len(below) >= 3  # supervisor, gunicorn, worker
         parent.send_signal(signal.SIGKILL)
-    assert wait_until(lambda: not any(process.is_running() for process in below), 10)
+    assert wait_until(lambda: not any(map(alive, below)), 10)
     assert not reachable(uri)
     assert list((state / "services").iterdir()) == []
     assert gpu_infer.services() == []
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the parent-death signal is Linux's")
-def test_no_server_outlives_its_supervisor(tiny_model: Path) -> None:
+def test_no_server_outlives_its_supervisor(tiny_model: Path, state: Path) -> None:
     service = gpu_infer.deploy(tiny_model)
-    supervisor = next(process for process in servers() if process.ppid() == os.getpid())
+    supervisor = supervisors(state)[0]
     below = supervisor.children(recursive=True)
     supervisor.send_signal(signal.SIGKILL)
-    assert wait_until(lambda: not any(process.is_running() for process in below), 10)
+    assert wait_until(lambda: not any(map(alive, below)), 10)
     assert service.refresh().state == "Failed"
     service.delete()
 

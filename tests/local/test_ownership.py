@@ -14,15 +14,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import psutil
+import processes
 import pytest
+from processes import supervisors
 
 import gpu_infer
 from gpu_infer.errors import PreflightError
 from gpu_infer.ledger import Ledger
 from gpu_infer.targets import _supervisor, local_process
 
-from .conftest import environment, servers
+from .conftest import environment
 
 
 @contextlib.contextmanager
@@ -67,18 +68,9 @@ def test_what_another_process_scales_stays_its_owners(tiny_model: Path, state: P
         process.send_signal(signal.SIGKILL)
         process.wait()
         end = time.monotonic() + 10
-        while servers_of(state) and time.monotonic() < end:
+        while supervisors(state) and time.monotonic() < end:
             time.sleep(0.1)
-        assert not servers_of(state), "but with its owner"
-
-
-def servers_of(state: Path) -> list[psutil.Process]:
-    found: list[psutil.Process] = []
-    for process in servers():
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if str(state) in " ".join(process.cmdline()):
-                found.append(process)
-    return found
+        assert not supervisors(state), "but with its owner"
 
 
 def test_the_handle_of_a_replaced_service_does_not_delete_its_successor(tiny_model: Path, square_model: Path) -> None:
@@ -114,22 +106,14 @@ def test_two_processes_that_want_one_name(tiny_model: Path, state: Path) -> None
 def test_a_supervisor_killed_while_its_server_starts_leaves_none(tiny_model: Path, state: Path) -> None:
     for wait in (0.0, 0.02, 0.05, 0.1, 0.2):
         service = gpu_infer.deploy(tiny_model, wait=False)
-        [supervisor] = servers_of(state)
+        [supervisor] = supervisors(state)
         time.sleep(wait)
         supervisor.send_signal(signal.SIGKILL)
         end = time.monotonic() + 10
-        while any_process_below(state) and time.monotonic() < end:
+        while processes.below(state) and time.monotonic() < end:
             time.sleep(0.05)
-        assert not any_process_below(state)
+        assert not processes.below(state)
         service.delete()
-
-
-def any_process_below(state: Path) -> bool:
-    """Whether any process runs in a folder of this state; ended ones that wait to be reaped do not count."""
-    for process in psutil.process_iter(["cwd", "status"]):
-        if process.info["status"] != psutil.STATUS_ZOMBIE and str(state) in (process.info["cwd"] or ""):
-            return True
-    return False
 
 
 def test_stopping_what_was_never_started_touches_nobody() -> None:
