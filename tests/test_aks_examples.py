@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from pathlib import Path
@@ -17,42 +16,55 @@ from gpu_infer.emulator import Emulator
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
-def run(name: str, folder: Path, model: Path, registered: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Execute a notebook in a folder, with an emulated workspace that has the model; returns what it has printed."""
-    from azureml.core import Model
-
+def run(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Execute a notebook in a folder that has its model, on an emulated workspace; returns what each cell has shown."""
     monkeypatch.setenv("GPU_INFER_HOME", str(folder / "home"))
-    monkeypatch.chdir(folder)
     notebook: Any = nbformat.read(EXAMPLES / name, as_version=4)
-    (cell,) = [cell for cell in notebook.cells if "workspace" in cell.metadata.get("tags", [])]
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert not any(cell.outputs or cell.execution_count for cell in code), "a notebook is kept without its outputs"
+    (cell,) = [cell for cell in code if "workspace" in cell.metadata.get("tags", [])]
+    assert "ws = Workspace.from_config()" in cell.source
     with Emulator() as emulator:
-        (folder / registered).symlink_to(model)
-        Model.register(emulator.workspace(), registered, registered)
         # All that differs from a real subscription.
-        assert "Workspace.from_config()" in cell.source
         cell.source = f"from gpu_infer.emulator import workspace\nws = workspace({emulator.url!r})"
         NotebookClient(notebook, timeout=200, resources={"metadata": {"path": str(folder)}}).execute()
+        requests = emulator.requests
         assert emulator.billed() == []
-        operations = [request.operation for request in emulator.requests]
-        assert operations.count("compute.create") == operations.count("services.create") == 1
-    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
-    assert not any(output.output_type == "error" for output in outputs)
-    return "".join(output.get("text", "") or output.get("data", {}).get("text/plain", "") for output in outputs)
+        assert emulator.errors == []
+    operations = [request.operation for request in requests]
+    for once in ("models.create", "compute.create", "services.create", "services.delete", "compute.delete"):
+        assert operations.count(once) == 1, once
+    (cluster,) = [request.body for request in requests if request.operation == "compute.create"]
+    assert cluster["properties"]["properties"]["agentVmSize"] == "Standard_NC4as_T4_v3"
+    assert cluster["properties"]["properties"]["agentCount"] == 3
+    (service,) = [request.body for request in requests if request.operation == "services.create"]
+    resources = service["containerResourceRequirements"]
+    assert (resources["gpu"], resources["cpu"], resources["memoryInGB"], service["numReplicas"]) == (1, 2, 4, 3)
+    return [shown(cell) for cell in code]
+
+
+def shown(cell: Any) -> str:
+    """What a cell has printed, and what its last line has shown."""
+    return "".join(output.get("text", "") or output.get("data", {}).get("text/plain", "") for output in cell.outputs)
 
 
 def test_a_photograph(tmp_path: Path, shared_models: Path, snowleopard: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "lynx.jpg").symlink_to(snowleopard)
-    model = shared_models / "efficientnet_lite0_jpg_savedmodel"
-    printed = run("aks_resnet50.ipynb", tmp_path, model, "resnet50", monkeypatch)
-    assert "class 289 p = 0.83" in printed
-    assert printed.endswith("[]")
+    (tmp_path / "resnet50").symlink_to(shared_models / "efficientnet_lite0_jpg_savedmodel")
+    _, _, plan, _, scored, report, _, left = run("aks_resnet50.ipynb", tmp_path, monkeypatch)
+    assert "$1.58 per hour" in plan
+    assert re.search(r"class 289 p = 0\.83\d", scored)
+    assert "'device'" in report
+    assert left == "[]"
 
 
 def test_digits(tmp_path: Path, shared_models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(EXAMPLES / "data", tmp_path / "data")
-    printed = run("aks_mnist.ipynb", tmp_path, shared_models / "tf-dnn-mnist", "tf-dnn-mnist", monkeypatch)
-    accuracy = re.search(r"accuracy over 500 digits: (0\.\d+)", printed)
+    (tmp_path / "tf-dnn-mnist").symlink_to(shared_models / "tf-dnn-mnist")
+    _, _, plan, _, _, scored, report, _, left = run("aks_mnist.ipynb", tmp_path, monkeypatch)
+    assert "$1.58 per hour" in plan
+    accuracy = re.search(r"accuracy over 500 digits: (0\.\d+)", scored)
     assert accuracy is not None
     assert float(accuracy[1]) > 0.9
-    assert "$1.58 per hour" in printed
-    assert os.environ["GPU_INFER_HOME"] not in printed
+    assert "'device'" in report
+    assert left == "[]"
