@@ -792,7 +792,7 @@ def test_the_command_line_shows_the_plan(capsys: pytest.CaptureFixture[str]):
 def codes_in_the_source() -> dict[str, set[str]]:
     """Every code that a check can give, with its levels."""
     found: dict[str, set[str]] = {}
-    for path in (Path(gpu_infer.__file__).parent / "preflight").rglob("*.py"):
+    for path in Path(gpu_infer.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Finding":
                 levels = re.findall(r"'(error|warning|info)'", ast.unparse(node.args[0]))

@@ -327,7 +327,7 @@ def _import_httpx() -> Any:
     except ImportError as error:
         finding = Finding(
             "error",
-            "missing_dependency",
+            "missing-extra",
             "AsyncScoringClient needs httpx, which is not installed.",
             "Install it: pip install 'gpu-infer[async]'",
         )
