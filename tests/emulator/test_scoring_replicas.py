@@ -205,6 +205,32 @@ def test_a_replica_that_ends_while_it_works_closes_the_connection_and_comes_back
     assert ask(replicas, "back")["echo"] == "back"
 
 
+def test_a_container_that_ends_is_started_anew(make: Make, tmp_path: Path):
+    replicas = make()
+    wait_for(replicas, "Healthy")
+    first = ask(replicas)["pid"]
+    [supervisor] = supervisors(tmp_path)
+    supervisor.kill()
+    supervisor.wait(10)
+    assert replicas.state() == "Starting"
+    assert not replicas.ready()
+    wait_for(replicas, "Healthy")
+    assert replicas.ready()
+    assert ask(replicas)["pid"] != first
+    assert "replica 2" in replicas.logs()
+
+
+def test_a_container_that_cannot_start_anew_is_a_crash(make: Make, tmp_path: Path):
+    replicas = make()
+    wait_for(replicas, "Healthy")
+    write(tmp_path / "service-0" / "app" / "score.py", "def init():\n    raise MemoryError\n\n\ndef run(data): ...\n")
+    [supervisor] = supervisors(tmp_path)
+    supervisor.kill()
+    supervisor.wait(10)
+    wait_for(replicas, "Crashed")
+    assert not replicas.ready()
+
+
 def test_requests_go_to_all_processes(make: Make):
     replicas = make(replicas=3, processes=None)
     wait_for(replicas, "Healthy")

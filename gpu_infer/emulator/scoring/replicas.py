@@ -77,10 +77,7 @@ class Replicas:
             self.replicas: int = replicas
             wanted = replicas if self._wanted is None else min(replicas, self._wanted)
             while len(self._running) < wanted:
-                self._started += 1
-                server = _Server(self._folder / "replicas" / str(self._started))
-                server.start(self._server_environment(), _note(self.name, self._started))
-                self._running.append(server)
+                self._running.append(self._new_server())
             surplus = self._running[wanted:]
             del self._running[wanted:]
             self._ended += surplus
@@ -95,12 +92,36 @@ class Replicas:
         _stop(surplus)
 
     def state(self) -> State:
-        """How the service is, without waiting: ``Crashed`` as soon as one process is lost."""
+        """How the service is, without waiting.
+
+        ``Crashed`` as soon as one process ended before it was ever ready. One that was ready is started anew, as
+        Kubernetes does with a container.
+        """
         with self._lock:
-            states = [server.state() for server in self._running]
+            states = self._look()
         if not states or "Crashed" in states:
             return "Crashed"
         return "Starting" if "Starting" in states else "Healthy"
+
+    def ready(self) -> bool:
+        """Whether any replica can answer now."""
+        with self._lock:
+            return "Healthy" in self._look()
+
+    def _look(self) -> list[State]:
+        """The state of each process; those that have ended after they were ready are started anew."""
+        for index, server in enumerate(self._running):
+            if server.state() == "Crashed" and server.was_ready:
+                server.stop()
+                self._ended.append(server)
+                self._running[index] = self._new_server()
+        return [server.state() for server in self._running]
+
+    def _new_server(self) -> _Server:
+        self._started += 1
+        server = _Server(self._folder / "replicas" / str(self._started))
+        server.start(self._server_environment(), _note(self.name, self._started))
+        return server
 
     def logs(self) -> str:
         """What the processes have written, one after the other; those that have ended only where no other runs."""
@@ -124,6 +145,7 @@ class Replicas:
             ConnectionError: the replica ended while it worked.
         """
         with self._lock:
+            self._look()
             ready = [server for server in self._running if server.state() == "Healthy"]
             if not ready:
                 message = f"No ready replicas for service {self.name}"
@@ -168,6 +190,7 @@ class _Server:
 
     def __init__(self, folder: Path) -> None:
         self.busy = 0
+        self.was_ready = False
         self._folder = folder
         self._port = 0
         self._identity = (0, "")
@@ -199,6 +222,7 @@ class _Server:
             return "Crashed"
         if self._settled == "Starting" and self._health is not None:
             if self._health.poll(0):
+                self.was_ready = True
                 return "Healthy"
             # gunicorn starts a worker anew that ends without an exit code of its own: that would go on for ever.
             if self.log().count(_BOOTING) > self._workers:

@@ -105,9 +105,9 @@ class Rollout:
             "print(service.get_logs()) if you have service object to fetch the logs.",
         )
 
-    def is_crashed(self) -> bool:
-        """Whether what was healthy is so no more."""
-        return self._replicas is not None and self._replicas.state() == "Crashed"
+    def is_unhealthy(self) -> bool:
+        """Whether what was healthy is so no more: nothing is ready to answer, or a replica cannot start."""
+        return self._replicas is not None and (not self._replicas.ready() or self._replicas.state() == "Crashed")
 
     def open(self, spec: Mapping[str, Any], keys: tuple[str, str], tokens: Mapping[str, float]) -> None:
         """Let requests in, or change on which terms."""

@@ -112,7 +112,7 @@ def _shown(state: State, service: Service) -> dict[str, Any]:
     """A service as the service shows it."""
     found = [state.models.find(model_id) for model_id in service.model_ids]
     status = service.state
-    if status == "Healthy" and service.running and service.running.is_crashed():
+    if status == "Healthy" and service.running and service.running.is_unhealthy():
         status = "Unhealthy"
     return {
         **service.spec,
