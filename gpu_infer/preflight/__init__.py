@@ -5,7 +5,7 @@ What a check must know of a workspace is handed in as ``WorkspaceFacts``: no Azu
 
 from gpu_infer.preflight.aks import check_aks
 from gpu_infer.preflight.clusters import check_cluster, makes_cluster
-from gpu_infer.preflight.common import choose_template, find_local_model
+from gpu_infer.preflight.common import choose_template, find_local_model, script_template, template_of_files
 from gpu_infer.preflight.conda_files import lint_conda
 from gpu_infer.preflight.facts import ClusterFacts, WorkspaceFacts
 from gpu_infer.preflight.local import check_local
@@ -22,4 +22,6 @@ __all__ = [
     "lint_conda",
     "makes_cluster",
     "resolve_size",
+    "script_template",
+    "template_of_files",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
 
@@ -12,7 +13,29 @@ from gpu_infer.serving.model_finder import FoundModel, find_model
 from gpu_infer.serving.settings import Settings, SettingsError, load_settings
 from gpu_infer.spec import ServiceSpec, name_problem
 
-__all__ = ["check_files", "check_name", "check_settings", "check_template", "choose_template", "find_local_model"]
+__all__ = [
+    "check_files",
+    "check_name",
+    "check_settings",
+    "check_template",
+    "choose_template",
+    "find_local_model",
+    "script_template",
+    "template_of_files",
+]
+
+_SUFFIXES = {
+    "saved_model.pb": "tensorflow",
+    ".keras": "tensorflow",
+    ".h5": "tensorflow",
+    ".meta": "tensorflow",
+    ".onnx": "onnx",
+    ".pt": "torch",
+    ".pth": "torch",
+    ".ts": "torch",
+    ".pt2": "torch",
+}
+"""How files end, and the template of their framework, where the files themselves are not looked into."""
 
 
 def find_local_model(spec: ServiceSpec) -> tuple[FoundModel | None, list[Finding]]:
@@ -40,6 +63,36 @@ def choose_template(spec: ServiceSpec, found: FoundModel | None) -> Template | N
     """The template asked for, else the one of the model's framework, else ``None``."""
     name = spec.template or (FRAMEWORK_TEMPLATES[found.framework] if found else None)
     return load_template(name) if name else None
+
+
+def script_template(spec: ServiceSpec) -> tuple[Template | None, list[Finding]]:
+    """The template of a container in which an entry script of the user's loads a model of this machine.
+
+    The finder tells it where our own runtime could serve the model. A script may load what that cannot, such as the
+    weights of a network alone, so the names of the files count too.
+
+    Returns:
+        the template, ``None`` where the conda file says all or none can be told; and what is wrong.
+    """
+    path = spec.model.path
+    if spec.template is not None or spec.conda_file is not None or path is None or not path.exists():
+        return choose_template(spec, None), []
+    try:
+        name = FRAMEWORK_TEMPLATES[find_model(path).framework]
+    except ModelFormatError:
+        inside = (each.name for each in path.rglob("*")) if path.is_dir() else ()
+        name = template_of_files([path.name, *inside])
+    if name:
+        return load_template(name), []
+    message = f"Of what framework {path} is cannot be told, so neither what the container of the entry script needs."
+    fix = "Say template='tensorflow', 'torch' or 'onnx', or give conda_file=."
+    return None, [Finding("error", "template", message, fix)]
+
+
+def template_of_files(names: Iterable[str]) -> str:
+    """The template that the names of a model's files tell; empty where they tell none, or several."""
+    templates = {template for name in names for suffix, template in _SUFFIXES.items() if name.lower().endswith(suffix)}
+    return templates.pop() if len(templates) == 1 else ""
 
 
 def check_name(spec: ServiceSpec) -> list[Finding]:

@@ -10,13 +10,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from gpu_infer.bundle import Bundle, Template, build_bundle, load_template
+from gpu_infer.bundle import TEMPLATES, Bundle, Template, build_bundle, load_template
 from gpu_infer.errors import DeploymentError, Finding, PreflightError
 from gpu_infer.ledger import state_folder
 from gpu_infer.spec import DEFAULT_CPU_CORES, DEFAULT_MEMORY_GB, Batching, ModelRef, Scale, ServiceSpec, seconds_of
 from gpu_infer.targets.aks.sdk import call, sdk
 
-__all__ = ["build_inference_config", "deploy_arguments", "inference_config"]
+__all__ = ["bare_template", "build_inference_config", "deploy_arguments", "inference_config"]
 
 MAX_TIMEOUT_MS = 300_000
 """The longest that the router in front of AKS services waits."""
@@ -92,6 +92,14 @@ def build_inference_config(
     )
     chosen = load_template(template)
     return inference_config(stored_bundle(spec, chosen), base_image=base_image or chosen.base_image)
+
+
+def bare_template() -> Template:
+    """What an entry script with a conda file of its own runs on: the image of all templates, and nothing else of them.
+
+    Without a base image the SDK would leave the choice to Azure, and what that takes has no CUDA.
+    """
+    return replace(load_template(TEMPLATES[0]), name="", conda="")
 
 
 def stored_bundle(spec: ServiceSpec, template: Template) -> Bundle:

@@ -14,6 +14,7 @@ from gpu_infer.bundle import model_files
 from gpu_infer.diagnose import azure_error
 from gpu_infer.errors import DeploymentError, Finding, PreflightError, WorkspaceError
 from gpu_infer.ledger import state_folder
+from gpu_infer.preflight import template_of_files
 from gpu_infer.progress import Event, emit
 from gpu_infer.spec import ModelRef
 from gpu_infer.targets.aks.sdk import ask, call, call_timeout, is_absent, sdk
@@ -22,19 +23,6 @@ __all__ = ["RegisteredModel", "delete_model", "download_model", "find_model", "f
 
 UPLOAD_BYTES_PER_SECOND = 500_000.0
 """The slowest line that an upload or download is given time for."""
-
-_SUFFIXES = {
-    "saved_model.pb": "tensorflow",
-    ".keras": "tensorflow",
-    ".h5": "tensorflow",
-    ".meta": "tensorflow",
-    ".onnx": "onnx",
-    ".pt": "torch",
-    ".pth": "torch",
-    ".ts": "torch",
-    ".pt2": "torch",
-}
-"""How files end, and the template of their framework: a registered model is not downloaded to be looked at."""
 
 _FRAMEWORKS = {"tensorflow": "tensorflow", "tfkeras": "tensorflow", "pytorch": "torch", "onnx": "onnx"}
 """``Model.Framework`` of the SDK, in lower case."""
@@ -97,8 +85,7 @@ def framework_of(model: RegisteredModel) -> str:
         return named
     # Names are all that is kept: the values are addresses that open the files to everybody.
     names = list(call(model.raw.get_sas_urls, doing=f"listing the files of model {model.id!r}", default=WorkspaceError))
-    templates = {template for name in names for suffix, template in _SUFFIXES.items() if name.lower().endswith(suffix)}
-    return templates.pop() if len(templates) == 1 else ""
+    return template_of_files(names)
 
 
 def register_model(workspace: Any, ref: ModelRef, *, framework: str) -> RegisteredModel:

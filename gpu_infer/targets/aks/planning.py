@@ -17,6 +17,7 @@ from gpu_infer.preflight import (
     find_local_model,
     makes_cluster,
     resolve_size,
+    script_template,
 )
 from gpu_infer.preflight.clusters import nodes_of, size_of
 from gpu_infer.spec import Cluster, ServiceSpec
@@ -58,7 +59,8 @@ def make_plan(workspace: Any, spec: ServiceSpec) -> Plan:
         findings += size_findings
         cluster = replace(cluster, vm_size=size)
         spec = replace(spec, cluster=cluster)
-    template = choose_template(spec, found)
+    template, script_findings = script_template(spec) if spec.entry_script else (choose_template(spec, found), [])
+    findings += script_findings
     model_bytes = bytes_of(model_files(spec.model.path.resolve())) if found and spec.model.path else None
     findings += check_aks(spec, facts, found, template, model_bytes=model_bytes, today=datetime.now(UTC).date())
     vm_size, nodes = size_of(cluster, facts), nodes_of(cluster, facts)

@@ -23,7 +23,7 @@ from gpu_infer.plans import Plan
 from gpu_infer.progress import Event, emit
 from gpu_infer.spec import Cluster, ModelRef, Scale, ServiceSpec
 from gpu_infer.targets.aks import clusters, records, services
-from gpu_infer.targets.aks.inference import deploy_arguments, inference_config, replica_arguments
+from gpu_infer.targets.aks.inference import bare_template, deploy_arguments, inference_config, replica_arguments
 from gpu_infer.targets.aks.models import RegisteredModel, delete_model, find_model, register_model
 from gpu_infer.targets.aks.planning import make_plan
 from gpu_infer.targets.aks.sdk import call
@@ -69,7 +69,7 @@ class AksTarget:
         """
         run = records.new_run(ttl=spec.ttl, keep=spec.keep)
         try:
-            return self._start(spec, template or Template("none", "", "", "", ""), run)
+            return self._start(spec, template or bare_template(), run)
         except BaseException as error:
             self._roll_back(run, error)
             raise
@@ -165,7 +165,7 @@ class AksTarget:
     def update(self, name: str, spec: ServiceSpec, template: Template | None) -> Deployment:
         """Serve something else under the same name and URI; Azure replaces the replicas one after the other."""
         service = self._service(name)
-        chosen = template or Template("none", "", "", "", "")
+        chosen = template or bare_template()
         known = records.read_tags(service.tags)
         model, _ = self._model(spec, chosen)
         tags = {**spec.tags, **{key: text for key, text in service.tags.items() if key.startswith("gpu-infer-")}}
