@@ -55,7 +55,15 @@ def azureml_emulator_options() -> dict[str, Any]:
 
 
 @pytest.fixture
-def azureml_emulator(azureml_emulator_options: dict[str, Any]) -> Iterator[Emulator]:
+def _own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A ledger of the test's own: its names cannot be taken, and nothing of it stays in the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GPU_INFER_HOME", str(tmp_path_factory.mktemp("gpu-infer")))
+        yield
+
+
+@pytest.fixture
+def azureml_emulator(_own_home: None, azureml_emulator_options: dict[str, Any]) -> Iterator[Emulator]:
     """An Azure ML workspace on 127.0.0.1, empty, of this test's own: ``.requests``, ``.add_fault()``, ``.billed()``."""
     _need("azureml_emulator", "cryptography", "azureml_inference_server_http")
     _repeat_at_once()
@@ -73,7 +81,7 @@ def azureml_workspace(azureml_emulator: Emulator) -> Workspace:
 
 
 @pytest.fixture
-def local_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Service]]:
+def local_service(_own_home: None) -> Iterator[Callable[..., Service]]:
     """``gpu_infer.deploy`` to this machine, for services that end with the test: ``local_service("net.onnx")``."""
     _need("local_service", "azureml_inference_server_http", extras="local")
     import gpu_infer
@@ -85,12 +93,9 @@ def local_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable
         deployed.append(service)
         return service
 
-    with pytest.MonkeyPatch.context() as patch:
-        # A ledger of the test's own: its names cannot be taken, neither by the user nor by tests beside it.
-        patch.setenv("GPU_INFER_HOME", str(tmp_path_factory.mktemp("gpu-infer")))
-        yield deploy
-        for service in reversed(deployed):
-            service.delete()
+    yield deploy
+    for service in reversed(deployed):
+        service.delete()
 
 
 def _need(fixture: str, *modules: str, extras: str = "emulator,aks") -> None:

@@ -36,6 +36,10 @@ _FORMS = "at-once, polls:N or seconds:S"
 def emulator(
     *,
     port: Annotated[int | None, typer.Option(min=1, max=65535, metavar="PORT", help="Instead of any free one.")] = None,
+    subscription_id: Annotated[
+        str | None,
+        typer.Option(metavar="ID", help="Of the workspace, for code that has it written into it; else a new one."),
+    ] = None,
     transition: Annotated[
         str, typer.Option(metavar="WHEN", help=f"When clusters and services are ready: {_FORMS}.")
     ] = "at-once",
@@ -51,7 +55,9 @@ def emulator(
 
     with _until_told() as ended:
         with screen.progress("starting"):
-            served = Emulator(port=port or 0, transitions=when, run_services=run_services).start()
+            served = Emulator(
+                port=port or 0, subscription_id=subscription_id, transitions=when, run_services=run_services
+            ).start()
         try:
             _announce(served, as_json=as_json)
             _follow(served, ended)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import uuid
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from ..errors import Finding, MissingDependencyError
+from ..errors import Finding, MissingDependencyError, PreflightError
+from ..ledger import Ledger
 from . import connect
 from .faults import Fault, LoggedRequest
 from .operations import Transition
@@ -38,7 +40,8 @@ class Emulator:
     Args:
         port: of the control plane; 0 for any free one.
         tls_port: of the same over TLS, which uploads need; 0 for any free one.
-        subscription_id: of the workspace.
+        subscription_id: of the workspace; a new one at each start where ``None``. What is written down of a workspace
+            goes by it, and two emulators that share it take each other's services for their own.
         resource_group: of the workspace.
         name: of the workspace.
         location: Azure region of the workspace.
@@ -56,7 +59,7 @@ class Emulator:
         *,
         port: int = 0,
         tls_port: int = 0,
-        subscription_id: str = "00000000-0000-4000-8000-000000000001",
+        subscription_id: str | None = None,
         resource_group: str = "emulator",
         name: str = "emulated",
         location: str = "eastus",
@@ -66,12 +69,12 @@ class Emulator:
         quota: Mapping[str, int] | None = None,
         folder: Path | None = None,
     ) -> None:
-        self.subscription_id = subscription_id
+        self.subscription_id = subscription_id or str(uuid.uuid4())
+        self._given_id = subscription_id is not None
         self.resource_group = resource_group
         self.name = name
         self.location = location
         self._options: dict[str, Any] = {
-            "subscription_id": subscription_id,
             "resource_group": resource_group,
             "name": name,
             "location": location,
@@ -85,6 +88,7 @@ class Emulator:
         self._cleanup = ExitStack()
         self._app: App | None = None
         self._state: State | None = None
+        self._stopped = False
         self.errors: list[BaseException] = []
         """What went wrong in the emulator itself, or in functions that faults called."""
 
@@ -98,6 +102,8 @@ class Emulator:
         """
         if self._app is not None:
             raise RuntimeError(f"This emulator runs already, at {self.url}.")
+        if self._stopped and not self._given_id:
+            self.subscription_id = str(uuid.uuid4())
         with ExitStack() as stack:
             self._start(stack)
             self._cleanup = stack.pop_all()
@@ -119,7 +125,9 @@ class Emulator:
             self._parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix="gpu-infer-emulator-", dir=self._parent))
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        settings = Settings(folder=folder, ca_file=tls.authority().bundle, **self._options)
+        settings = Settings(
+            subscription_id=self.subscription_id, folder=folder, ca_file=tls.authority().bundle, **self._options
+        )
         state = State.empty(settings, self._transitions, self.errors.append)
         app = App(state, TABLE, self.errors.append)
         hosts = real_hosts(settings.location)
@@ -131,6 +139,7 @@ class Emulator:
         settings.url = f"http://127.0.0.1:{plain.port}"
         settings.tls_url = f"https://127.0.0.1:{secure.port}"
         self._app, self._state = app, state
+        stack.callback(self._strike_out)
         stack.callback(self._end_services, state)
         stack.callback(app.stopping.set)
         for listener in (plain, secure):
@@ -145,8 +154,22 @@ class Emulator:
         for rollout in state.rollouts:
             rollout.join()
 
+    def _strike_out(self) -> None:
+        """Take out of the user's ledger what has gone with this workspace: nobody can ask it any more.
+
+        Only where the id is our own: under one that was given the ledger may have what is really there and billed.
+        """
+        if self._given_id:
+            return
+        target = f"aks:{self.subscription_id}/{self.resource_group}/{self.name}"
+        with suppress(PreflightError):  # no ledger can be had here, so none of its rows are ours
+            ledger = Ledger()
+            for entry in ledger.entries(target=target) if ledger.path.exists() else []:
+                ledger.remove(entry)
+
     def stop(self) -> None:
         """End all processes and connections, and remove all files. Stopping twice does nothing."""
+        self._stopped = self._stopped or self._app is not None
         self._cleanup.close()
         self._cleanup = ExitStack()
         self._app = self._state = None

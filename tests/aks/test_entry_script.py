@@ -1,4 +1,4 @@
-"""A script of the user's on AKS: its container has what the model's framework needs, or the plan says what is missing."""
+"""A script of the user's on AKS: the container has what the framework needs, or the plan says what is missing."""
 
 from __future__ import annotations
 

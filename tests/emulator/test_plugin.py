@@ -98,6 +98,32 @@ def test_each_test_has_a_workspace_of_its_own(project: Project):
     check(done, "3 passed")
 
 
+def test_each_test_has_a_ledger_of_its_own(project: Project, tmp_path: Path):
+    done = project(
+        test_ledgers="""
+            import os
+            import gpu_infer
+            import pytest
+
+            homes = {os.environ["GPU_INFER_HOME"]}
+
+            @pytest.mark.parametrize("number", [1, 2])
+            def test_a_ledger(azureml_workspace, local_service, number):
+                assert gpu_infer.leftovers() == []
+                gpu_infer.provision_cluster(azureml_workspace, "gpus", "Standard_NC4as_T4_v3", keep=True)
+                assert [one.name for one in gpu_infer.leftovers()] == ["gpus"]
+                homes.add(os.environ["GPU_INFER_HOME"])
+
+            def test_afterwards():
+                assert len(homes) == 3
+                assert os.environ["GPU_INFER_HOME"] in homes
+                assert gpu_infer.leftovers() == []
+        """,
+        variables={"GPU_INFER_HOME": str(tmp_path / "users")},
+    )
+    check(done, "3 passed")
+
+
 def test_the_sdk_repeats_at_once_in_files_that_use_the_emulator(project: Project):
     uses = """
         import os
