@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from gpu_infer.blotting import remember_secrets
 from gpu_infer.errors import Finding, PreflightError
 from gpu_infer.spec import Batching, Cluster, ModelRef, Resources, Scale, ServiceSpec, seconds_of, service_name_from
 
@@ -34,6 +35,8 @@ def spec_from(model: Any, **a: Any) -> ServiceSpec:
     if most is not None and most < least:
         message = f"replicas=(least, most): {a['replicas']} has them the wrong way round."
         raise ValueError(message)
+    variables = _variables(a["environment_variables"])
+    remember_secrets(variables)
     return ServiceSpec(
         name=a["name"] or service_name_from(ref.name),
         model=ref,
@@ -49,7 +52,7 @@ def spec_from(model: Any, **a: Any) -> ServiceSpec:
         batching=batching,
         entry_script=Path(a["entry_script"]).expanduser() if a["entry_script"] else None,
         conda_file=Path(a["conda_file"]).expanduser() if a["conda_file"] else None,
-        environment_variables=_variables(a["environment_variables"]),
+        environment_variables=variables,
         auth=a["auth"],
         tags=_variables(a["tags"], "tags"),
         properties=_variables(a["properties"], "properties"),

@@ -6,6 +6,7 @@ import io
 from dataclasses import replace
 from typing import Any
 
+from gpu_infer.blotting import blotted
 from gpu_infer.bundle import Template
 from gpu_infer.errors import Finding, PreflightError, ScoringError
 from gpu_infer.progress import Event, emit
@@ -45,7 +46,7 @@ def run_smoke_test(spec: ServiceSpec, template: Template | None, *, sample: Any)
         except ScoringError as error:
             message = f"The smoke test failed: the bundle starts on this machine and cannot score the sample. {error}"
             fix = "Pass an item that it can score as smoke_test=, or correct the model or its hooks."
-            raise PreflightError([Finding("error", "smoke-test", message, fix)]) from error
+            raise PreflightError([Finding("error", "smoke-test", blotted(message), fix)]) from error
     emit(Event(spec.name, "smoke_test", "ok"))
 
 

@@ -26,7 +26,7 @@ FLOORS = [
     {"bundle", "preflight", "diagnose", "ledger", "plans"},
     {"client"},
     {"catalog", "spec", "sources", "progress", "notebook"},
-    {"errors", "_version"},
+    {"_version", "blotting", "errors"},
 ]
 
 

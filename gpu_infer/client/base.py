@@ -13,6 +13,7 @@ from ipaddress import ip_address
 from typing import Any, cast, get_args
 from urllib.parse import urlsplit
 
+from ..blotting import blot_values
 from ..errors import ScoringError
 from .answers import is_ours, without_secrets
 from .arrays import array_of, is_array_like
@@ -168,7 +169,7 @@ class BaseClient:
             pure=pure,
             renewable=self._base_vault.renewable,
             keyless=self._base_vault.empty,
-            hide=self._base_vault.hide_in,
+            hide=lambda text: blot_values(self._base_vault.hide_in(text)),
         )
         return converse(call, clock=self._timing.clock, random=self._timing.random, now=self._timing.now)
 

@@ -12,12 +12,13 @@ import re
 from http import HTTPStatus
 from typing import Any, cast
 
+from gpu_infer.blotting import blotted
 from gpu_infer.diagnose.logs import init_failure, last_traceback, tail
 from gpu_infer.diagnose.meanings import TEXTS, Meaning
 from gpu_infer.diagnose.statuses import KINDS, STATUSES
 from gpu_infer.errors import DeploymentError, GpuInferError, ScoringError, ScoringInitError, WorkspaceError
 
-__all__ = ["azure_error", "blotted"]
+__all__ = ["azure_error"]
 
 MOST_SAID = 700
 """Characters of Azure's own words in a message."""
@@ -29,22 +30,6 @@ _INSIDE = Meaning("", "Azure failed inside.", "Repeat the call. If it stays so, 
 _REASONS = {status.phrase.lower(): status.value for status in HTTPStatus}
 _STATUS = re.compile(r"(?:Response Code|status_code|StatusCode|statusCode)\W{1,4}(\d{3})\b")
 _REASON = re.compile(r"invalid status code '([\w ]+)'", re.IGNORECASE)
-_NAMED = (
-    r"([\"']?(?:primary_?key|secondary_?key|account_?key|shared_?access_?key|access_?token|refresh_?token|"
-    r"instrumentation_?key|client_?secret|password|connection_?string|api_?key|authorization|secret)[\"']?"
-    r"\s*[:=]\s*[\"']?)[^\"',;&\s}]+"
-)
-_SECRETS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
-    (re.compile(pattern, re.IGNORECASE), blot)
-    for pattern, blot in (
-        (r"([?&](?:sig|code|token|access_token)=)[^&\s\"'<>]+", r"\1***"),
-        (r"\b(sig=)[^&\s\"'<>]+", r"\1***"),
-        (r"\b(Bearer\s+)[A-Za-z0-9._~+/=-]+", r"\1***"),
-        (r"\beyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*)?", "***"),
-        (_NAMED, r"\1***"),
-        (r"(://[^/:@\s]+:)[^/@\s]+@", r"\1***@"),
-    )
-)
 
 
 def azure_error(
@@ -69,7 +54,7 @@ def azure_error(
     """
     if logs and issubclass(default, DeploymentError) and last_traceback(logs):
         name = re.search(r"'([^']*)'", doing)
-        return init_failure(name[1] if name else "", blotted(logs))
+        return init_failure(name[1] if name else "", logs)
     said = "\n".join(part for part in (_text(error), text) if part)
     status = _status(error, said)
     meaning = _meaning(error, said, status)
@@ -86,19 +71,12 @@ def azure_error(
     return _made(kind, blotted("\n".join(lines)), status, logs)
 
 
-def blotted(text: str) -> str:
-    """A text without keys, tokens and signatures."""
-    for pattern, blot in _SECRETS:
-        text = pattern.sub(blot, text)
-    return text
-
-
 # --- inside -----------------------------------------------------------------------------------------------------------
 
 
 def _made(kind: type[GpuInferError], message: str, status: int | None, logs: str) -> GpuInferError:
     if issubclass(kind, DeploymentError):
-        return kind(message, logs=blotted(tail(logs)))
+        return kind(message, logs=tail(logs))
     if issubclass(kind, (WorkspaceError, ScoringError)):
         return kind(message, status=status)
     return kind(message)

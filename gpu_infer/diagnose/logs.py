@@ -6,6 +6,7 @@ import re
 import signal
 from dataclasses import dataclass
 
+from gpu_infer.blotting import blotted
 from gpu_infer.errors import InsufficientGpuError, ScoringInitError
 
 __all__ = ["Stage", "current_stage", "hanging_stack", "init_failure", "last_traceback", "stages", "tail"]
@@ -142,8 +143,8 @@ def current_stage(log: str) -> str:
 
 
 def tail(log: str, lines: int = TAIL_LINES) -> str:
-    """The last lines of a log."""
-    return "\n".join(log.splitlines()[-lines:])
+    """The last lines of a log, without the secrets in them."""
+    return "\n".join(blotted(log).splitlines()[-lines:])  # blotted before it is cut, or half a key would stay
 
 
 def last_traceback(log: str) -> str:
@@ -200,6 +201,7 @@ def init_failure(name: str, log: str, *, exit_code: int | None = None) -> Scorin
         log: everything that it wrote.
         exit_code: of the server, negative for a signal, where known.
     """
+    log = blotted(log)
     traceback = last_traceback(log)
     stage = current_stage(log)
     where = f" in stage {stage}" if stage else ""

@@ -10,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from gpu_infer.blotting import remember_secrets
 from gpu_infer.bundle import TEMPLATES, Bundle, Template, build_bundle, load_template
 from gpu_infer.errors import DeploymentError, Finding, PreflightError
 from gpu_infer.ledger import state_folder
@@ -75,6 +76,7 @@ def build_inference_config(
         PreflightError: a file is missing.
         MissingDependencyError: azureml-core is not installed.
     """
+    remember_secrets(environment_variables or {})
     spec = ServiceSpec(
         name="bundle",
         model=ModelRef(name="model"),

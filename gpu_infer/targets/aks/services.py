@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
+from gpu_infer.blotting import remember_secrets
 from gpu_infer.bundle import Bundle
 from gpu_infer.diagnose import azure_error
 from gpu_infer.errors import (
@@ -250,6 +251,8 @@ def credential_of(service: Any) -> Callable[[], str]:
 def deployment_of(service: Any, entry: Entry | None) -> Deployment:
     """A service of the SDK as a ``Deployment``: what its tags tell, and what the ledger adds."""
     known = records.read_tags(service.tags)
+    # Where another process has deployed it: Azure knows the variables, and what the service says may name them.
+    remember_secrets(getattr(service.environment, "environment_variables", None) or {})
     details: Mapping[str, Any] = entry.details if entry else {}
     models = [f"{model.name}:{model.version}" for model in cast("list[Any]", service.models or [])]
     expires = entry.expires if entry else known.get("expires")
