@@ -452,6 +452,21 @@ def test_room_on_the_nodes(changes: dict[str, Any], facts: dict[str, Any], level
 
 
 @pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"scale": Scale(5), "resources": Resources(1, 8, 64)}, ["gpu-count", "node-room", "node-room"]),
+        ({"scale": Scale(1), "resources": Resources(2, 8, 4)}, ["gpu-node", "node-room"]),
+        # Two of them would not fit on a node, but a node has a GPU for one.
+        ({"scale": Scale(6), "resources": Resources(1, 2, 16)}, ["gpu-count"]),
+        ({"scale": Scale(4), "overwrite": True}, ["gpu-count"]),
+    ],
+)
+def test_too_few_gpus_and_too_little_room_are_said_at_once(changes: dict[str, Any], expected: list[str]):
+    findings = check(spec_with(**changes), service_exists="overwrite" in changes)
+    assert [one.code for one in findings if one.code != "replaces"] == expected
+
+
+@pytest.mark.parametrize(
     ("changes", "facts"),
     [
         ({"scale": Scale(1, max_replicas=3)}, {}),

@@ -16,10 +16,10 @@ _HEAD = """\
 # Errors
 
 Every error of this library is a `GpuInferError` and says what happened, why, and what to do next. `__cause__` is the
-exception of the layer below. Keys, tokens and signatures are blotted out of messages, tracebacks and `.logs` by their shape; so are,
-wherever they stand, the values of `environment_variables=` whose names look secret (TOKEN, KEY, SECRET, PASSWORD, CONN, SAS and their
-kin), from 6 characters on. `service.logs()` is the service's own log, as it wrote it. This page is made by
-`python -m gpu_infer.diagnose > docs/errors.md` from the tables that the messages are made of.
+exception of the layer below. Keys, tokens and signatures are blotted out of messages, tracebacks and `.logs` by their
+shape; so are, wherever they stand, the values of `environment_variables=` whose names look secret (TOKEN, KEY, SECRET,
+PASSWORD, CONN, SAS and their kin), from 6 characters on. `service.logs()` is the log as the service wrote it. This page
+is made by `python -m gpu_infer.diagnose > docs/errors.md` from the tables that the messages are made of.
 """
 
 _EXAMPLE = """\

@@ -18,7 +18,7 @@ from gpu_infer.preflight.vm_sizes import gpus_per_node
 from gpu_infer.serving.model_finder import FoundModel
 from gpu_infer.spec import DEFAULT_CPU_CORES, DEFAULT_MEMORY_GB, Cluster, ServiceSpec
 
-__all__ = ["check_aks"]
+__all__ = ["check_aks", "check_container"]
 
 MAX_TIMEOUT = 300.0
 MAX_PAYLOAD_MB = 100.0
@@ -59,21 +59,34 @@ def check_aks(
         model_bytes: size of the model, ``None`` where it is not known.
         today: the day that decides what is out of date.
     """
-    from gpu_infer.preflight.imports import check_imports  # needs packages of the extra
-
     cluster = spec.cluster or Cluster()
-    conda = _conda_text(spec, template)
     return [
         *check_name(spec),
         *_check_service(spec, facts),
         *check_cluster(cluster, facts),
         *_check_room(spec, cluster, facts),
         *_check_model(spec, size_of(cluster, facts), found, model_bytes),
+        *check_template(spec, found),
+        *check_container(spec, template, today=today),
+    ]
+
+
+def check_container(spec: ServiceSpec, template: Template | None, *, today: date) -> list[Finding]:
+    """The checks of what goes into the container, wherever it will run: scripts, hooks, conda file, settings.
+
+    Args:
+        spec: its scripts, hooks, conda file and settings.
+        template: that is used, ``None`` where the entry script and the conda file do without.
+        today: the day that decides what is out of date.
+    """
+    from gpu_infer.preflight.imports import check_imports  # needs packages of the extra
+
+    conda = _conda_text(spec, template)
+    return [
         *_check_limits(spec),
         *check_hooks(spec),
         *check_entry_script(spec),
         *check_files(spec),
-        *check_template(spec, found),
         *check_settings(spec),
         *_check_device(spec),
         *(lint_conda(conda, gpu=spec.resources.gpus > 0, today=today) if _has_conda_file(spec) else []),
@@ -136,7 +149,8 @@ def _check_room(spec: ServiceSpec, cluster: Cluster, facts: WorkspaceFacts) -> l
     if spec.resources.gpus == 0:
         message = f"gpus_per_replica=0: the GPUs of {nodes} x {vm_size} are paid for and not used by this service."
         return [Finding("warning", "gpu-unused", message, "Leave gpus_per_replica at 1."), *_check_node(room)]
-    return _check_gpus(room) or [*_check_node(room), *_check_update(room, facts)]
+    gpus_wrong = _check_gpus(room)
+    return [*gpus_wrong, *_check_node(room), *([] if gpus_wrong else _check_update(room, facts))]
 
 
 def _check_gpus(room: _Room) -> list[Finding]:
@@ -171,6 +185,8 @@ def _check_node(room: _Room) -> list[Finding]:
     if room.size is None:
         return []
     per_node = math.ceil(room.spec.scale.most / room.nodes)
+    if room.spec.resources.gpus:  # no node gets more than it has GPUs for, however many too many are asked for
+        per_node = max(1, min(per_node, room.gpus // room.spec.resources.gpus))
     findings: list[Finding] = []
     for what, unit, asked, total, free in (
         ("cpu_cores", "cores", room.cores, float(room.size.vcpus), _free_cores(room.size)),

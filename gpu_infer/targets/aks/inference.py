@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from gpu_infer.blotting import remember_secrets
 from gpu_infer.bundle import TEMPLATES, Bundle, Template, build_bundle, load_template
 from gpu_infer.errors import DeploymentError, Finding, PreflightError
 from gpu_infer.ledger import state_folder
+from gpu_infer.preflight import check_container
+from gpu_infer.progress import Event, emit
 from gpu_infer.spec import DEFAULT_CPU_CORES, DEFAULT_MEMORY_GB, Batching, ModelRef, Scale, ServiceSpec, seconds_of
 from gpu_infer.targets.aks.sdk import call, sdk
 
@@ -73,7 +75,7 @@ def build_inference_config(
 
     Raises:
         ValueError: there is no such template.
-        PreflightError: a file is missing.
+        PreflightError: a check of hooks, script, conda file or settings failed, or a file is missing.
         MissingDependencyError: azureml-core is not installed.
     """
     remember_secrets(environment_variables or {})
@@ -93,6 +95,11 @@ def build_inference_config(
         timeout=seconds_of(timeout),
     )
     chosen = load_template(template)
+    findings = check_container(spec, chosen, today=datetime.now(UTC).date())
+    if any(finding.level == "error" for finding in findings):
+        raise PreflightError(findings)
+    for finding in findings:
+        emit(Event(spec.name, finding.code, "warning" if finding.level == "warning" else "ok", str(finding)))
     return inference_config(stored_bundle(spec, chosen), base_image=base_image or chosen.base_image)
 
 
