@@ -48,6 +48,21 @@ def test_the_scripts_own_traceback_is_cut_out() -> None:
     assert last_traceback("all is well") == ""
 
 
+@pytest.mark.parametrize(
+    ("module", "says"),
+    [
+        ("pandas", "for the local target run: pip install pandas\n"),
+        ("sklearn_extra.cluster.kmedoids", "for the local target run: pip install sklearn_extra\n"),
+        ("gpu_infer_serving", "an entry_script= of your own has to do without it.\n"),
+        ("gpu_infer_serving.batching", "an entry_script= of your own has to do without it.\n"),
+    ],
+)
+def test_what_to_install_for_a_missing_module(module: str, says: str) -> None:
+    message = str(init_failure("svc", wrapped(f"ModuleNotFoundError: No module named '{module}'")))
+    assert says in message
+    assert "pip install gpu_infer_serving" not in message
+
+
 def test_a_chain_of_the_scripts_own_starts_at_its_first_cause() -> None:
     inner = [
         "KeyError: 'a'",

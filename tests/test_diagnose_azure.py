@@ -771,6 +771,28 @@ def test_secrets_are_blotted_out(text: str):
     assert not [secret for secret in SECRETS if secret in logs.logs]
 
 
+OOPS = {"code": "Oops", "statusCode": 400, "message": "no 'luck' {here}", "details": [{"code": "A", "message": "in"}]}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"The service is Failed. {json.dumps(OOPS)}",
+        f"The service is Failed. {OOPS}",
+        f"The service is Failed. [{{'error': {OOPS}}}]",
+        f'The service is Failed. {{"error": {json.dumps(OOPS)}}}',
+    ],
+)
+def test_a_body_within_the_text_is_shown_by_its_message(text: str):
+    typed = azure_error(None, doing="starting service 'gpu-rn'", default=DeploymentError, text=text)
+    assert str(typed).endswith("The service is Failed. Oops: no 'luck' {here} A: in")
+
+
+@pytest.mark.parametrize("text", ["Content: []", "a {b} [c", "{'a': 1}", 'it\'s {"message": 1', "[1, 2]", "}{", "'[' "])
+def test_brackets_that_hold_no_message_stay(text: str):
+    assert text.strip() in str(azure_error(None, doing="asking", default=WorkspaceError, text=text))
+
+
 def test_a_traceback_in_the_logs_decides():
     error = WebserviceException(ended({"code": "DeploymentTimedOut", "statusCode": 504, "message": "Timed out"}))
     typed = azure_error(error, doing="deploying service 'gpu-rn'", default=DeploymentError, logs=TRACEBACK)

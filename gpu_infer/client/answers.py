@@ -21,7 +21,7 @@ from .codecs import JSON, NPY, decode_json, decode_npy
 from .messages import Codec, Failure, Outcome, Response
 from .retry import parse_retry_after
 
-__all__ = ["Cause", "Problem", "is_ours", "problem_of", "read_value", "shorten", "without_secrets"]
+__all__ = ["Cause", "Problem", "is_ours", "joined", "problem_of", "read_value", "shorten", "without_secrets"]
 
 SHOWN_BODY = 300
 """Characters of an answer that a message repeats."""
@@ -64,6 +64,8 @@ _FROM_CONTAINER: Mapping[str, Cause] = {
 }
 """The status inside a 424; any other is the model's fault, 401 included: the container knows nothing of our keys."""
 
+_LOGS = "If it stays so, it may have crashed: service.logs(), or gpu-infer logs, has what it wrote."
+
 _ADVICE: Mapping[int, str] = {
     403: "The key or token is known, but may not score here; a Microsoft Entra identity needs the role action "
     "onlineEndpoints/score/action.",
@@ -71,7 +73,10 @@ _ADVICE: Mapping[int, str] = {
     "service still exists.",
     405: "This address does not take this kind of request. Is it the scoring URI, and a gpu_infer service?",
     502: "The container behind the front end crashed, or, on AKS, its entry script raised: the front end makes 502 of "
-    "500. The service's log says which.",
+    "500. service.logs(), or gpu-infer logs, says which.",
+    413: "Send fewer items per request. A service of ours takes what GPU_INFER_MAX_BODY_MB says, the router of AKS "
+    "100 MB at most.",
+    503: _LOGS,
 }
 
 
@@ -168,7 +173,7 @@ def problem_of(outcome: Outcome, now: datetime | None = None) -> Problem | None:
     item = details.get("item")
     return Problem(
         cause,
-        f"{message} {advice}".rstrip(),
+        joined(message, advice),
         outcome.status,
         item if isinstance(item, int) and not isinstance(item, bool) else None,
         parse_retry_after(outcome.headers, now) if cause == "overloaded" else None,
@@ -232,6 +237,13 @@ def _redirect(response: Response) -> str:
         f"The service redirects to {target}. Redirects are not followed, since the key would travel along; make the "
         "client for that address if it is the right one."
     )
+
+
+def joined(said: str, sentence: str) -> str:
+    """What a service said, and a sentence of ours behind it; services tend to end without a full stop."""
+    said = said.rstrip()
+    stop = "." if said and sentence and not said.endswith((".", "!", "?", "...", ":")) else ""
+    return f"{said}{stop} {sentence}".strip()
 
 
 def without_secrets(url: str) -> str:

@@ -196,12 +196,15 @@ class BaseClient:
         return f"{parts.scheme}://{parts.netloc}"
 
     def _no_connection(self, reason: str) -> str:
-        return f"The service at {self._where} could not be reached: {reason}. Is it running, and the address right?"
+        return (
+            f"The service at {self._where} could not be reached: {reason}. Is it running, and the address right? If it "
+            "has crashed, service.logs(), or gpu-infer logs, has what it wrote."
+        )
 
     def _broken(self, reason: str) -> str:
         return (
             f"The connection to {self._where} broke before the whole answer was here: {reason}. The worker may have "
-            "crashed; the request may have been carried out."
+            "crashed, which service.logs() shows; the request may have been carried out."
         )
 
     def _bad_certificate(self, reason: str) -> str:

@@ -16,7 +16,7 @@ from typing import Literal, TypeAlias, cast
 from urllib.parse import urlsplit, urlunsplit
 
 from ..errors import ScoringError, ScoringTimeoutError
-from .answers import Cause, Problem, is_ours, problem_of, read_value
+from .answers import Cause, Problem, is_ours, joined, problem_of, read_value
 from .codecs import JSON, NPY
 from .messages import Codec, Failure, Outcome, Pause, Payload, Request, Response, ScoreResponse, Send
 from .retry import BROKEN_RETRIES, CONNECT_RETRIES, MIN_ATTEMPT, RetryPolicy, wait_before_retry
@@ -254,7 +254,7 @@ def _retries_allowed(cause: Cause, call: Call, outcomes: Sequence[Outcome]) -> f
 
 
 def _explain(problem: Problem, sentence: str) -> Problem:
-    return replace(problem, message=f"{problem.message.rstrip()} {sentence}".strip())
+    return replace(problem, message=joined(problem.message, sentence))
 
 
 def _why_refused(call: Call) -> str:

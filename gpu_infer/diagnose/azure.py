@@ -7,6 +7,7 @@ They are read without importing any of them: the family names of an exception, i
 from __future__ import annotations
 
 import ast
+import itertools
 import json
 import re
 from http import HTTPStatus
@@ -22,6 +23,9 @@ __all__ = ["azure_error"]
 
 MOST_SAID = 700
 """Characters of Azure's own words in a message."""
+
+MOST_BODIES = 50
+"""Brackets that are tried for a body: a text may hold any number that are never closed."""
 
 _UNKNOWN = Meaning("", "", "Repeat the call. If it stays so, open a support request with these words.")
 _REFUSED = Meaning("", "Azure refuses the request.", "Correct what it names, or open a support request.")
@@ -151,8 +155,7 @@ def _quota(said: str) -> str:
 
 def _words(said: str) -> str:
     """Azure's message out of what the SDK makes of it, on one line and not too long."""
-    body = _body(said)
-    text = body or re.sub(r"Headers: \{.*?\}\n", "", said, flags=re.DOTALL)
+    text = _unfolded(_body(said) or re.sub(r"Headers: \{.*?\}\n", "", said, flags=re.DOTALL))
     # Blotted before it is cut, or the rest of a half key would not be recognised.
     text = " ".join(blotted(text).split())
     return text if len(text) <= MOST_SAID else f"{text[:MOST_SAID]}..."
@@ -177,6 +180,39 @@ def _body(said: str) -> str:
         return _messages(json.loads(raw)) if raw else ""
     except ValueError:
         return raw
+
+
+def _unfolded(text: str) -> str:
+    """A text in which bodies, in JSON or as Python prints them, are replaced by their messages."""
+    pieces: list[str] = []
+    at = 0
+    for start in itertools.islice(re.finditer(r"[{\[]", text), MOST_BODIES):
+        end = _end_of(text, start.start()) if start.start() >= at else 0
+        body = _literal(text[start.start() : end])
+        if isinstance(body, dict | list) and "message" in text[start.start() : end]:
+            each = cast("list[Any]", body if isinstance(body, list) else [body])
+            pieces += [text[at : start.start()], " ".join(_messages(one) for one in each)]
+            at = end
+    return "".join([*pieces, text[at:]])
+
+
+def _end_of(text: str, start: int) -> int:
+    """Where the bracket at ``start`` is closed; brackets in quotes do not count."""
+    depth = 0
+    for piece in re.finditer(r"\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'|[{}\[\]]", text[start:]):
+        depth += {"{": 1, "[": 1, "}": -1, "]": -1}.get(piece[0], 0)
+        if depth == 0:
+            return start + piece.end()
+    return 0
+
+
+def _literal(text: str) -> Any:
+    for read in (json.loads, ast.literal_eval):
+        try:
+            return read(text)
+        except (ValueError, SyntaxError):
+            continue
+    return None
 
 
 def _messages(body: Any) -> str:

@@ -76,8 +76,13 @@ CAUSES: tuple[tuple[str, str, str], ...] = (  # what is said, its pattern, the c
         "OpenCV with windows needs libGL, which the image lacks; write opencv-python-headless in the conda file.",
     ),
     (
+        "No module named 'gpu_infer_serving'",
+        r"No module named 'gpu_infer_serving\b",
+        "gpu_infer_serving lies beside the bundled score.py alone: an entry_script= of your own has to do without it.",
+    ),
+    (
         "No module named '...'",
-        r"ModuleNotFoundError: No module named '([\w.]+)'",
+        r"ModuleNotFoundError: No module named '(\w+)[\w.]*'",
         (
             "The script imports {0}, which is not installed where it runs. Add it to the conda file (conda_file=); for "
             "the local target run: pip install {0}"

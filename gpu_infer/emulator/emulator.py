@@ -69,7 +69,7 @@ class Emulator:
         quota: Mapping[str, int] | None = None,
         folder: Path | None = None,
     ) -> None:
-        self.subscription_id = subscription_id or str(uuid.uuid4())
+        self.subscription_id: str = subscription_id or str(uuid.uuid4())
         self._given_id = subscription_id is not None
         self.resource_group = resource_group
         self.name = name

@@ -172,7 +172,7 @@ def test_the_reports_are_asked_for_by_name(make, server, steps):
 def test_a_foreign_service_has_no_reports(make, server, steps):
     server.plays(steps.answer(405, b"GET is not supported", content_type="text/plain"), steps.answer(200, "Healthy"))
     face = make()
-    with pytest.raises(errors.ScoringError, match="405: GET is not supported .* a gpu_infer service"):
+    with pytest.raises(errors.ScoringError, match=r"405: GET is not supported\. .* a gpu_infer service"):
         face.describe()
     with pytest.raises(errors.ScoringError, match="only services built by gpu_infer do"):
         face.gpu_report()
@@ -207,7 +207,10 @@ def test_a_foreign_service_has_no_reports(make, server, steps):
         (408, {}, b"", errors.ScoringTimeoutError, "gave no result in time"),
         (504, {"x-gpu-infer-error": "deadline", "x-ms-run-function-failed": "True"}, {"message": "60000 ms"},
          errors.ScoringTimeoutError, "gave no result in time: 60000 ms"),
-        (401, {}, b"key_auth_access_denied", errors.AuthenticationError, "key_auth_access_denied.*pass credential="),
+        (401, {}, b"key_auth_access_denied", errors.AuthenticationError,
+         r"credential: key_auth_access_denied\. The request carried no key: pass credential="),
+        (413, {}, b"<html>Too large</html>", errors.BadInputError, "Send fewer items.*GPU_INFER_MAX_BODY_MB.*100 MB"),
+        (502, {}, b"Bad gateway", errors.ScoringError, r"502: Bad gateway\. .*logs\(\), or gpu-infer logs, says"),
     ],
 )  # fmt: skip
 def test_each_status_is_one_error_and_these_are_not_retried(
@@ -334,6 +337,7 @@ def test_overload_without_end_is_an_error_after_the_last_retry(make, server, ste
     face = make(retries=3)
     with pytest.raises(errors.OverloadedError, match="no room for the request: The queue is full") as caught:
         face.score(b"x")
+    assert "The queue is full. If it stays so, it may have crashed: service.logs()" in str(caught.value)
     assert caught.value.attempts == len(server.seen) == 4
     assert len(face.outside.sleeps) == 3
     assert caught.value.elapsed == pytest.approx(sum(face.outside.sleeps))
