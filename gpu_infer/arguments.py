@@ -16,8 +16,8 @@ __all__ = ["Hook", "spec_from"]
 
 Hook = str | Path | Callable[..., Any] | None
 
-_REGISTERED = re.compile(r"([A-Za-z0-9][\w.-]*)(?::(\d+))?")
-"""What can be the name of a registered model, with its version."""
+_REGISTERED = re.compile(r"([A-Za-z0-9][\w.-]*)(?::([^:/\\]*))?")
+"""What can be the name of a registered model, with its version; whether that is a number is seen there."""
 
 
 def spec_from(model: Any, **a: Any) -> ServiceSpec:

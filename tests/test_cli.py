@@ -22,6 +22,7 @@ import pytest
 import gpu_infer
 from gpu_infer.cli import main, results
 from gpu_infer.cli.doctor import EXTRAS, examine
+from gpu_infer.cli.words import typed
 from gpu_infer.client import ScoreResponse
 from gpu_infer.serving.hooks import load_hook
 
@@ -246,7 +247,7 @@ def test_plan_shows_and_starts_nothing(model: Path, capsys: pytest.CaptureFixtur
 def test_plan_with_errors_shows_them_all_and_fails(model: Path, capsys: pytest.CaptureFixture[str]):
     arguments = ("plan", str(model), "--preprocess", "bogus", "--name", "No")
     out, err = run(*arguments, code=1, capsys=capsys)
-    assert "Error: preprocess='bogus' is no built-in." in out
+    assert "Error: --preprocess 'bogus' is no built-in." in out
     assert "Error: 'No' is no name that Azure ML accepts" in out
     assert "Next:" not in err
     told = run_json(*arguments, code=1, capsys=capsys)
@@ -268,18 +269,65 @@ def test_a_library_error_is_a_message_and_with_debug_a_traceback(capsys: pytest.
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--ttl", "soon"), "'soon' is no duration"),
-        (("--timeout", "0"), "A duration is above 0"),
-        (("--template", "caffe"), "There is no template 'caffe'"),
+        (("--ttl", "soon"), "Invalid value for '--ttl': 'soon' is no duration"),
+        (("--ttl", "-5"), "Invalid value for '--ttl': '-5' is no duration"),
+        (("--timeout", "0"), "Invalid value for '--timeout': A duration is above 0"),
+        (("--template", "caffe"), "'caffe' is none of tensorflow, torch, onnx."),
         (("--wait", "-1s"), "'-1s' is no duration"),
+        (("--cpu-cores", "0"), "0 is not above 0."),
+        (("--memory-gb", "nan"), "nan is not above 0."),
+        (("--replicas", "3", "--max-replicas", "2"), "Invalid value for --max-replicas: 2 is less than --replicas 3."),
     ],
 )
-def test_a_bad_value_is_a_message(
+def test_a_bad_value_is_a_wrong_command_line(
     model: Path, arguments: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
 ):
-    _, err = run("deploy", str(model), *arguments, code=1, capsys=capsys)
-    assert f"Error: {message}" in err
+    _, err = run("deploy", str(model), *arguments, code=2, capsys=capsys)
+    assert message in " ".join(err.replace("│", " ").split())
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(("text", "code"), [("banana", 2), ("-1", 2), ("0", 0), ("2h", 0)])
+def test_the_age_of_what_is_swept(
+    text: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("GPU_INFER_HOME", str(tmp_path))
+    _, err = run("sweep", "--older-than", text, code=code, capsys=capsys)
+    assert ("is no duration" in err) == (code == 2)
+
+
+def test_what_means_nothing_here_is_said_as_it_was_typed(model: Path, capsys: pytest.CaptureFixture[str]):
+    given = ("--cluster", "mine", "--vm-size", "Standard_NC6", "--replicas", "3", "--cpu-cores", "2")
+    out, _ = run("plan", str(model), *given, capsys=capsys)
+    shown = " ".join(out.split())
+    assert "--cluster, --vm-size, --cpu-cores mean nothing on the local target. To deploy to Azure, give the" in shown
+    assert "give the workspace with -w WHERE." in shown
+    assert "--replicas 3 means nothing on the local target: one server runs. --workers starts more" in shown
+    for option in (("--nodes", "2"), ("--dev-test",)):
+        assert "--cluster means nothing" in run("plan", str(model), *option, capsys=capsys)[0]
+    assert "means nothing" not in run("plan", str(model), capsys=capsys)[0]
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("Give another name=, overwrite=True, or conda_file=.", "Give another --name, --overwrite, or --conda-file."),
+        ("Use overwrite=True (--overwrite), another name", "Use --overwrite, another name"),
+        ("Say template='tensorflow', 'torch' or 'onnx'", "Say --template 'tensorflow', 'torch' or 'onnx'"),
+        ("Give memory_gb=5. timeout=600 s", "Give --memory-gb 5. --timeout 600 s"),
+        ("Lower the most of replicas= to 3", "Lower --max-replicas to 3"),
+        ("longer with wait=SECONDS if", "longer with --wait SECONDS if"),
+        ('Take more nodes, or Cluster(..., purpose="DevTest").', "Take more nodes, or --dev-test."),
+        ("Cluster('gpus', vm_size=\"\") takes it", "--cluster gpus without --vm-size takes it"),
+        ("gpu_infer.sweep(workspace) removes it", "gpu-infer sweep -w WHERE removes it"),
+        ("environment_variables: SERVER_PORT='x' is no port", "--port 'x' is no port"),
+        ("environment_variables={'SERVER_PORT': ...}", "--port"),
+        ("load(name='x', timeout=3) stays, my_name=3 too", "load(name='x', timeout=3) stays, my_name=3 too"),
+        ("GPU_INFER_MAX_BODY_MB=5", "GPU_INFER_MAX_BODY_MB=5"),
+    ],
+)
+def test_the_librarys_words_become_options(said: str, shown: str):
+    assert typed(said) == shown
 
 
 @pytest.mark.parametrize(

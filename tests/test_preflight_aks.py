@@ -795,7 +795,7 @@ def test_the_command_line_shows_the_plan(capsys: pytest.CaptureFixture[str]):
     lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
     assert any(line.startswith("creates") and line.endswith(f"+ cluster aks-gpu (3 x {T4})") for line in lines)
     assert any(line.endswith("+ service gpu-rn") for line in lines)
-    assert "Lower replicas= to 3, or take 4 nodes." in lines
+    assert "Lower --replicas to 3, or take 4 nodes." in lines
     assert lines[-1] == "2 errors stand in the way: nothing would be started."
     show.plan(plan_of(spec_with()))
     assert "stand" not in capsys.readouterr().out

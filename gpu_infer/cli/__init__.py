@@ -7,6 +7,7 @@
     use        ``ls``, ``score``, ``logs``, ``stats``, ``down``, ``sweep``
     prepare    ``doctor``, ``init``: what is missing, and files to start from
     options    the options that several commands share
+    words      messages of the library in the words of the command line
     screen     what goes to standard output, what to standard error; progress; hints
     results    results of a model, as people read them
     doctor     what is installed, what is missing, what fixes it
@@ -21,7 +22,8 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from gpu_infer.errors import GpuInferError
+from gpu_infer.cli.words import typed
+from gpu_infer.errors import DeploymentError, GpuInferError, ScoringError
 
 __all__ = ["main"]
 
@@ -53,10 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         app(words, prog_name="gpu-infer")
     except SystemExit as end:
         if end.code == INTERRUPTED:
-            print("\nInterrupted.", file=sys.stderr)
+            _tell_interrupted(end)
         return end.code if isinstance(end.code, int) else int(end.code is not None)
-    except KeyboardInterrupt:
-        print("\nInterrupted.", file=sys.stderr)
+    except KeyboardInterrupt as end:
+        _tell_interrupted(end)
         return INTERRUPTED
     except (GpuInferError, ValueError, OSError) as error:  # ours, a wrong argument, or the operating system's no
         if debug:
@@ -64,9 +66,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             from gpu_infer.cli import screen
 
-            screen.complain("\n".join([str(error) or type(error).__name__, *getattr(error, "__notes__", [])]))
+            screen.complain("\n".join([_said(error), *map(typed, getattr(error, "__notes__", []))]))
         return 1
     return 0
+
+
+def _tell_interrupted(end: BaseException) -> None:
+    """Say what the command has taken back before it ended, and what it could not."""
+    from gpu_infer.cli import screen
+
+    print("\nInterrupted.", file=sys.stderr)
+    if screen.taken_back:
+        print(f"Removed again: {', '.join(screen.taken_back)}.", file=sys.stderr)
+    error: BaseException | None = end
+    while error is not None:
+        for note in getattr(error, "__notes__", []):
+            print(typed(note), file=sys.stderr)
+        error = error.__cause__ or error.__context__
+
+
+def _said(error: BaseException) -> str:
+    """What an error says, with options in the place of arguments: not where a script's own code may be in it."""
+    text = str(error) or type(error).__name__
+    return text if isinstance(error, DeploymentError | ScoringError) or "Traceback (most" in text else typed(text)
 
 
 def _without_debug(words: list[str]) -> tuple[list[str], bool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import signal
@@ -18,6 +19,7 @@ import typer
 from rich.text import Text
 
 from gpu_infer.cli import options, screen
+from gpu_infer.errors import GpuInferError
 
 if TYPE_CHECKING:
     from gpu_infer.emulator import Emulator, LoggedRequest, Transition
@@ -55,9 +57,10 @@ def emulator(
 
     with _until_told() as ended:
         with screen.progress("starting"):
-            served = Emulator(
-                port=port or 0, subscription_id=subscription_id, transitions=when, run_services=run_services
-            ).start()
+            served = _started(
+                Emulator(port=port or 0, subscription_id=subscription_id, transitions=when, run_services=run_services),
+                port,
+            )
         try:
             _announce(served, as_json=as_json)
             _follow(served, ended)
@@ -65,6 +68,20 @@ def emulator(
             with screen.progress("ending services"):
                 served.stop()
     screen.err().print("The emulator has ended, and its services with it.")
+
+
+def _started(served: Emulator, port: int | None) -> Emulator:
+    try:
+        return served.start()
+    except OSError as error:
+        if port is None or error.errno not in (errno.EADDRINUSE, errno.EACCES):
+            raise
+        reason = "is taken" if error.errno == errno.EADDRINUSE else "may not be used"
+        message = (
+            f"Port {port} on 127.0.0.1 {reason}. Give another one as --port, or leave it out for any free one; if an "
+            f"emulator runs there already, it can be used: -w http://127.0.0.1:{port}"
+        )
+        raise GpuInferError(message) from error
 
 
 def _transition(text: str) -> Transition:

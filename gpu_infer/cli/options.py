@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from gpu_infer.errors import ServiceNotFoundError
+from gpu_infer.spec import seconds_of
+
+if TYPE_CHECKING:
+    from gpu_infer.service import Service
 
 __all__ = [
     "ClusterName",
@@ -37,12 +44,44 @@ __all__ = [
     "Workers",
     "Workspace",
     "again",
+    "attached",
     "azure",
     "deployment",
+    "duration",
+    "ignored_here",
     "open_workspace",
+    "template_name",
 ]
 
 _MODEL, _SERVER, _AZURE = "The model", "The service", "In Azure"
+
+
+def duration(text: str | None) -> str | None:
+    """Check an option that is a time: what is wrong with it is the command line's fault, and exits with 2."""
+    if text is not None:
+        try:
+            seconds_of(text)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from error
+    return text
+
+
+def _above_zero(number: float | None) -> float | None:
+    if number is not None and not 0 < number < math.inf:
+        message = f"{number:g} is not above 0."
+        raise typer.BadParameter(message)
+    return number
+
+
+def template_name(name: str | None) -> str | None:
+    """Check the name of a template."""
+    from gpu_infer.bundle import TEMPLATES
+
+    if name is not None and name not in TEMPLATES:
+        message = f"{name!r} is none of {', '.join(TEMPLATES)}."
+        raise typer.BadParameter(message)
+    return name
+
 
 Model = Annotated[
     str,
@@ -52,12 +91,17 @@ ServiceName = Annotated[
     str,
     typer.Argument(metavar="NAME", help="Name of a service; `gpu-infer ls` shows them.", show_default=False),
 ]
+DEFAULT_CLUSTER, DEFAULT_NODES = "aks-gpu", 3
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, and nothing else there.")]
 
 Template = Annotated[
     str | None,
     typer.Option(
-        metavar="NAME", help="tensorflow, torch or onnx; from the model's format without it.", rich_help_panel=_MODEL
+        metavar="NAME",
+        help="tensorflow, torch or onnx; from the model's format without it.",
+        callback=template_name,
+        rich_help_panel=_MODEL,
     ),
 ]
 Output = Annotated[
@@ -101,12 +145,21 @@ Workers = Annotated[
     int, typer.Option(min=1, metavar="N", help="Processes, each with a model of its own.", rich_help_panel=_SERVER)
 ]
 Timeout = Annotated[
-    str, typer.Option(metavar="TIME", help="How long one request may take, such as 90s or 5m.", rich_help_panel=_SERVER)
+    str,
+    typer.Option(
+        metavar="TIME",
+        help="How long one request may take, such as 90s or 5m.",
+        callback=duration,
+        rich_help_panel=_SERVER,
+    ),
 ]
 Ttl = Annotated[
     str,
     typer.Option(
-        metavar="TIME", help="How long it runs before it is removed, such as 30m, 8h or 2d.", rich_help_panel=_SERVER
+        metavar="TIME",
+        help="How long it runs before it is removed, such as 30m, 8h or 2d.",
+        callback=duration,
+        rich_help_panel=_SERVER,
     ),
 ]
 Wait = Annotated[
@@ -115,6 +168,7 @@ Wait = Annotated[
         metavar="TIME",
         help="How long it may take to start, such as 30m.",
         show_default="10m, in Azure 45m",
+        callback=duration,
         rich_help_panel=_SERVER,
     ),
 ]
@@ -161,10 +215,24 @@ MaxReplicas = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="Lets Azure choose by load, up to N.", rich_help_panel=_AZURE)
 ]
 CpuCores = Annotated[
-    float | None, typer.Option(metavar="N", help="Cores of each container.", rich_help_panel=_AZURE, show_default="2")
+    float | None,
+    typer.Option(
+        metavar="N",
+        help="Cores of each container.",
+        callback=_above_zero,
+        rich_help_panel=_AZURE,
+        show_default="2",
+    ),
 ]
 MemoryGb = Annotated[
-    float | None, typer.Option(metavar="GB", help="Memory of each container.", rich_help_panel=_AZURE, show_default="4")
+    float | None,
+    typer.Option(
+        metavar="GB",
+        help="Memory of each container.",
+        callback=_above_zero,
+        rich_help_panel=_AZURE,
+        show_default="4",
+    ),
 ]
 
 
@@ -188,6 +256,22 @@ def open_workspace(where: str | None) -> Any:
     return workspace_from(Path(where))
 
 
+def attached(name: str, where: str | None) -> Service:
+    """The service of that name, there or on this machine.
+
+    Raises:
+        ServiceNotFoundError: there is none; on this machine, with how to look elsewhere.
+    """
+    import gpu_infer
+
+    try:
+        return gpu_infer.attach(name, open_workspace(where))
+    except ServiceNotFoundError as error:
+        if where is None:
+            error.add_note("If it runs in Azure, name the workspace: -w WHERE, or the variable GPU_INFER_WORKSPACE.")
+        raise
+
+
 def again(where: str | None) -> str:
     """What the next command needs to find the same workspace."""
     if where is None or os.environ.get("GPU_INFER_WORKSPACE") == where:
@@ -201,11 +285,32 @@ def azure(
     """The arguments for a deployment to Azure."""
     from gpu_infer.spec import Cluster
 
+    _check_replicas(replicas, max_replicas)
     return {
         # Without a size an existing cluster is taken as it is.
         "cluster": Cluster(cluster, vm_size=vm_size or "", nodes=nodes, purpose="DevTest" if dev_test else "FastProd"),
         "replicas": replicas if max_replicas is None else (replicas, max_replicas),
     }
+
+
+def ignored_here(
+    *, cluster: str, vm_size: str | None, nodes: int, dev_test: bool, replicas: int, max_replicas: int | None
+) -> dict[str, Any]:
+    """The same for a deployment to this machine: only what was asked for, so that the checks say it means nothing."""
+    _check_replicas(replicas, max_replicas)
+    asked = cluster != DEFAULT_CLUSTER or nodes != DEFAULT_NODES or dev_test
+    given = {
+        "cluster": cluster if asked else None,
+        "vm_size": vm_size,
+        "replicas": replicas if max_replicas is None else (replicas, max_replicas),
+    }
+    return {what: value for what, value in given.items() if value is not None}
+
+
+def _check_replicas(least: int, most: int | None) -> None:
+    if most is not None and most < least:
+        message = f"{most} is less than --replicas {least}."
+        raise typer.BadParameter(message, param_hint="--max-replicas")
 
 
 def deployment(*, env: list[str] | None, port: int | None, **options: Any) -> dict[str, Any]:

@@ -34,7 +34,9 @@ def doctor(*, as_json: options.Json = False) -> None:
 def init(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Made where it does not exist.", show_default=False)],
     *,
-    template: Annotated[str, typer.Option(help="Whose conda file: tensorflow, torch or onnx.")] = "tensorflow",
+    template: Annotated[
+        str, typer.Option(help="Whose conda file: tensorflow, torch or onnx.", callback=options.template_name)
+    ] = "tensorflow",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
     as_json: options.Json = False,
 ) -> None:

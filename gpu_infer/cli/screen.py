@@ -16,9 +16,13 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, Task, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from gpu_infer.cli.words import typed
 from gpu_infer.progress import Event, listening
 
-__all__ = ["Shown", "complain", "hint", "out", "print_json", "progress", "rows_table"]
+__all__ = ["Shown", "complain", "hint", "out", "print_json", "progress", "rows_table", "taken_back"]
+
+taken_back: list[str] = []
+"""What this process has removed again since it was interrupted or failed."""
 
 WIDE = 240
 """Columns where nobody looks: what is piped into another program must not be cut."""
@@ -134,8 +138,9 @@ def progress(first: str) -> Generator[Shown, None, None]:
 
     def listen(event: Event) -> None:
         stage = event.stage.replace("_", " ")
+        _note_removal(event)
         if event.state == "warning":
-            shown.display.console.print(_warning(event.text), soft_wrap=True)
+            shown.display.console.print(_warning(typed(event.text)), soft_wrap=True)
         elif event.state == "start":
             shown.say(f"{event.service}: {stage}")
         elif not console.is_terminal:
@@ -143,6 +148,15 @@ def progress(first: str) -> Generator[Shown, None, None]:
 
     with shown.display, listening(listen):
         yield shown
+
+
+def _note_removal(event: Event) -> None:
+    action, _, kind = event.stage.partition("_")
+    what = f"{kind} {event.service}"
+    if (action, event.state) in (("remove", "start"), ("delete", "ok")) and what not in taken_back:
+        taken_back.append(what)
+    elif action == "remove" and event.state == "warning" and what in taken_back:
+        taken_back.remove(what)  # the note of the error tells why
 
 
 def _warning(message: str) -> Text:

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gpu_infer.cli import screen
+from gpu_infer.cli.words import typed
 
 if TYPE_CHECKING:
     from gpu_infer.cli.doctor import Check
@@ -114,9 +115,9 @@ def plan(made: Plan) -> None:
     styles = {"error": "bold red", "warning": "bold yellow", "info": "bold"}
     for found in made.findings:
         console.print()
-        console.print(Text.assemble((f"{found.level.capitalize()}: ", styles[found.level]), found.message))
+        console.print(Text.assemble((f"{found.level.capitalize()}: ", styles[found.level]), typed(found.message)))
         if found.fix:
-            console.print(Text(found.fix, style="cyan"))
+            console.print(Text(typed(found.fix), style="cyan"))
     if made.errors:
         count = "An error stands" if len(made.errors) == 1 else f"{len(made.errors)} errors stand"
         console.print()

@@ -52,9 +52,9 @@ def plan(
     port: options.Port = None,
     overwrite: options.Overwrite = False,
     workspace: options.Workspace = None,
-    cluster: options.ClusterName = "aks-gpu",
+    cluster: options.ClusterName = options.DEFAULT_CLUSTER,
     vm_size: options.VmSize = None,
-    nodes: options.Nodes = 3,
+    nodes: options.Nodes = options.DEFAULT_NODES,
     dev_test: options.DevTest = False,
     replicas: options.Replicas = 1,
     max_replicas: options.MaxReplicas = None,
@@ -121,9 +121,9 @@ def deploy(
     overwrite: options.Overwrite = False,
     wait: options.Wait = None,
     workspace: options.Workspace = None,
-    cluster: options.ClusterName = "aks-gpu",
+    cluster: options.ClusterName = options.DEFAULT_CLUSTER,
     vm_size: options.VmSize = None,
-    nodes: options.Nodes = 3,
+    nodes: options.Nodes = options.DEFAULT_NODES,
     dev_test: options.DevTest = False,
     replicas: options.Replicas = 1,
     max_replicas: options.MaxReplicas = None,
@@ -181,10 +181,9 @@ def deploy(
 def _in_azure(
     workspace: str | None, *, cpu_cores: float | None, memory_gb: float | None, **others: Any
 ) -> dict[str, Any]:
-    """What only a deployment to Azure takes; nothing for one to this machine, which would warn of it."""
-    if workspace is None:
-        return {}
-    return {**options.azure(**others), "cpu_cores": cpu_cores, "memory_gb": memory_gb}
+    """What only a deployment to Azure takes; one to this machine warns of what was asked for."""
+    of_cluster = options.ignored_here(**others) if workspace is None else options.azure(**others)
+    return {**of_cluster, "cpu_cores": cpu_cores, "memory_gb": memory_gb}
 
 
 def _device(service: Any) -> str | None:

@@ -14,6 +14,11 @@ from gpu_infer.spec import seconds_of
 
 __all__ = ["down", "logs", "ls", "score", "stats", "sweep"]
 
+
+def _age(text: str | None) -> str | None:
+    return text if text == "0" else options.duration(text)
+
+
 AT_ONCE = 8
 """Requests in flight for a list of files: enough for the service to make batches of them."""
 
@@ -46,7 +51,10 @@ def score(
         ),
     ],
     *,
-    timeout: Annotated[str | None, typer.Option(help="For each file, retries included, such as 30s.")] = None,
+    timeout: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="For each file, retries included, such as 30s.", callback=options.duration),
+    ] = None,
     workspace: options.Workspace = None,
     as_json: options.Json = False,
 ) -> None:
@@ -54,7 +62,7 @@ def score(
     from gpu_infer.cli import results
 
     seconds = None if timeout is None else seconds_of(timeout)
-    service = gpu_infer.attach(name, options.open_workspace(workspace))
+    service = options.attached(name, workspace)
     answers: list[results.Answer] = []
     with (
         screen.progress(f"scoring {files[0]}" if len(files) == 1 else f"scoring {len(files)} files") as shown,
@@ -85,7 +93,7 @@ def logs(
     as_json: options.Json = False,
 ) -> None:
     """Print what a service has written."""
-    lines = gpu_infer.attach(name, options.open_workspace(workspace)).logs().splitlines()
+    lines = options.attached(name, workspace).logs().splitlines()
     shown = lines if tail is None else lines[-tail:]
     if as_json:
         screen.print_json({"name": name, "lines": shown})
@@ -98,7 +106,7 @@ def logs(
 def stats(name: options.ServiceName, *, workspace: options.Workspace = None, as_json: options.Json = False) -> None:
     """Show the counters of a service and the device that does its work."""
     with screen.progress(f"asking {name}"):
-        service = gpu_infer.attach(name, options.open_workspace(workspace))
+        service = options.attached(name, workspace)
         counters = service.stats()
         device = service.gpu_report()
     if as_json:
@@ -149,7 +157,9 @@ def sweep(
     *,
     older_than: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="Also what is older than that and was not kept, such as 2h; or 0."),
+        typer.Option(
+            metavar="TIME", help="Also what is older than that and was not kept, such as 2h; or 0.", callback=_age
+        ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be removed.")] = False,
     workspace: options.Workspace = None,

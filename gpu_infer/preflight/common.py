@@ -48,7 +48,14 @@ def find_local_model(spec: ServiceSpec) -> tuple[FoundModel | None, list[Finding
     if path is None:
         return None, []
     if not path.exists():
-        fix = "Give the path of a model file or folder; a registered model needs a workspace as second argument."
+        fix = "Give the path of a model file or folder"
+        # A workspace was given, and the text can be no name of a registered model.
+        in_azure = spec.target != "local"
+        fix += (
+            ", or the name of a registered model."
+            if in_azure
+            else "; a registered model needs a workspace as second argument."
+        )
         return None, [Finding("error", "model-missing", f"There is no model at {path}.", fix)]
     if spec.entry_script is not None:
         return None, []

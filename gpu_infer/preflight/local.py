@@ -55,12 +55,22 @@ def _check_modules(found: FoundModel | None, template: Template | None) -> list[
 
 def _check_what_is_ignored(spec: ServiceSpec) -> list[Finding]:
     findings: list[Finding] = []
-    if spec.scale.replicas > 1:
-        message = f"replicas={spec.scale.replicas} means nothing on the local target: one server runs."
+    if spec.scale.most > 1:
+        message = f"replicas={spec.scale.most} means nothing on the local target: one server runs."
         findings.append(Finding("warning", "replicas-local", message, "workers= starts more processes."))
     if spec.ttl is not None and not spec.keep:
         message = "ttl= means nothing without keep=True: the service ends with this process."
         findings.append(Finding("warning", "ttl", message))
-    if spec.cluster is not None or spec.resources.vm_size is not None:
-        findings.append(Finding("warning", "cluster-local", "cluster= and vm_size= mean nothing on the local target."))
+    resources = spec.resources
+    given = {
+        "cluster": spec.cluster,
+        "vm_size": resources.vm_size,
+        "cpu_cores": resources.cpu_cores,
+        "memory_gb": resources.memory_gb,
+    }
+    named = [f"{what}=" for what, value in given.items() if value is not None]
+    if named:
+        message = f"{', '.join(named)} {'mean' if len(named) > 1 else 'means'} nothing on the local target."
+        fix = "To deploy to Azure, give a workspace as second argument."
+        findings.append(Finding("warning", "cluster-local", message, fix))
     return findings

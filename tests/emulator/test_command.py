@@ -18,6 +18,7 @@ import pytest
 from processes import supervisors
 
 from gpu_infer.cli import main
+from gpu_infer.emulator import Emulator
 
 Start = Callable[..., "Running"]
 
@@ -116,7 +117,7 @@ def test_json_and_a_port_of_its_own(start: Start):
     second = start("--port", port)
     assert second.process.wait(30) == 1
     assert second.err().startswith("Error: ")
-    assert "in use" in second.err()
+    assert "is taken" in second.err()
     assert first.end(signal.SIGTERM) == 0
     assert json.loads(first.out()) == told, "nothing but the document is on standard output"
     third = start("--port", port)
@@ -171,6 +172,15 @@ def test_a_wrong_transition_is_a_wrong_command_line(
     monkeypatch.setenv("COLUMNS", "200")
     assert main(["emulator", "--transition", text]) == 2
     assert f"{text!r} is none of at-once, polls:N or seconds:S." in capsys.readouterr().err
+
+
+def test_a_port_that_is_taken(capsys: pytest.CaptureFixture[str]):
+    with Emulator() as running:
+        port = running.url.rpartition(":")[2]
+        assert main(["emulator", "--port", port]) == 1
+    err = capsys.readouterr().err
+    assert f"Error: Port {port} on 127.0.0.1 is taken. Give another one as --port, or leave it out" in err
+    assert f"-w http://127.0.0.1:{port}" in err
 
 
 def test_help_names_it(capsys: pytest.CaptureFixture[str]):

@@ -54,6 +54,8 @@ def find_model(workspace: Any, ref: ModelRef) -> RegisteredModel | None:
     Raises:
         WorkspaceError: the workspace refused or did not answer.
     """
+    if ref.version is not None and not ref.version.isdecimal():
+        return None
     version = int(ref.version) if ref.version is not None else None
     try:
         found = ask(sdk("azureml.core.Model"), workspace, name=ref.name, version=version)
@@ -72,6 +74,22 @@ def registered_names(workspace: Any) -> list[str]:
         return sorted({model.name for model in ask(sdk("azureml.core.Model").list, workspace)})
     except Exception:  # noqa: BLE001 - the message is about something else
         return []
+
+
+def missing_model(workspace: Any, ref: ModelRef) -> Finding:
+    """What is said where ``find_model`` has found none: the versions that there are, else the names."""
+    message = f"Model {str(ref)!r} is not registered in workspace {workspace.name!r}, and there is no such path here."
+    try:
+        versions = sorted(model.version for model in ask(sdk("azureml.core.Model").list, workspace, name=ref.name))
+    except Exception:  # noqa: BLE001 - the message is about something else
+        versions = []
+    if versions and ref.version is not None:
+        which = f"{'are versions' if len(versions) > 1 else 'is version'} {', '.join(map(str, versions))}"
+        fix = f"Of {ref.name!r} there {which}. Without a version the newest is taken."
+    else:
+        names = ", ".join(registered_names(workspace)) or "none"
+        fix = f"Registered: {names}. A path registers a model of this machine first."
+    return Finding("error", "model-missing", message, fix)
 
 
 def framework_of(model: RegisteredModel) -> str:

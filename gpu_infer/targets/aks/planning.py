@@ -22,7 +22,7 @@ from gpu_infer.preflight import (
 from gpu_infer.preflight.clusters import nodes_of, size_of
 from gpu_infer.spec import Cluster, ServiceSpec
 from gpu_infer.targets.aks import clusters, records, services
-from gpu_infer.targets.aks.models import bytes_of, find_model, framework_of, registered_names
+from gpu_infer.targets.aks.models import bytes_of, find_model, framework_of, missing_model
 
 __all__ = ["make_plan"]
 
@@ -37,8 +37,9 @@ def make_plan(workspace: Any, spec: ServiceSpec) -> Plan:
     if spec.resources.vm_size is not None:
         cluster = replace(cluster, vm_size=spec.resources.vm_size)
     spec, findings = _resolve_model(workspace, replace(spec, cluster=cluster))
+    spec, port_findings = _without_port(spec)
     found, model_findings = find_local_model(spec)
-    findings += model_findings
+    findings += [*port_findings, *model_findings]
     compute = clusters.look(workspace, cluster.name)
     listed = services.list_services(workspace)
     facts = WorkspaceFacts(
@@ -82,10 +83,7 @@ def _resolve_model(workspace: Any, spec: ServiceSpec) -> tuple[ServiceSpec, list
         return spec, []
     model = find_model(workspace, spec.model)
     if model is None:
-        names = ", ".join(registered_names(workspace)) or "none"
-        message = f"Model {str(spec.model)!r} is not registered in workspace {workspace.name!r}, and there is no such"
-        fix = f"Registered: {names}. A path registers a model of this machine first."
-        return spec, [Finding("error", "model-missing", f"{message} path here.", fix)]
+        return spec, [missing_model(workspace, spec.model)]
     spec = replace(spec, model=replace(spec.model, version=model.version))
     if spec.template is not None or (spec.entry_script is not None and spec.conda_file is not None):
         return spec, []
@@ -96,6 +94,16 @@ def _resolve_model(workspace: Any, spec: ServiceSpec) -> tuple[ServiceSpec, list
         fix = "Say template='tensorflow', 'torch' or 'onnx'."
         return spec, [Finding("error", "template", message, fix)]
     return replace(spec, template=template), []
+
+
+def _without_port(spec: ServiceSpec) -> tuple[ServiceSpec, list[Finding]]:
+    """``SERVER_PORT`` chooses a port of this machine; the router of AKS looks for the server where it always is."""
+    if "SERVER_PORT" not in spec.environment_variables:
+        return spec, []
+    variables = {name: value for name, value in spec.environment_variables.items() if name != "SERVER_PORT"}
+    message = "environment_variables: SERVER_PORT chooses a port of this machine, and is left out in Azure."
+    finding = Finding("warning", "port", message, "The scoring URI says where the service is.")
+    return replace(spec, environment_variables=variables), [finding]
 
 
 def _creates(spec: ServiceSpec, cluster: Cluster, *, exists: bool) -> list[str]:

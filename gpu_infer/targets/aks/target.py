@@ -196,8 +196,15 @@ class AksTarget:
         call(service.update, **arguments, doing=f"updating service {service.name!r}", default=DeploymentError)
 
     def rotate_keys(self, name: str) -> None:
-        """Replace both keys; the SDK waits at least 5 seconds for each."""
+        """Replace both keys; the SDK waits at least 5 seconds for each.
+
+        Raises:
+            UnsupportedError: the service has none, since it is scored with tokens.
+        """
         service = self._service(name)
+        if service.token_auth_enabled:
+            message = f'Service {name!r} is scored with tokens (auth="token"), so there are no keys to replace.'
+            raise UnsupportedError(message)
         for key in ("Primary", "Secondary"):
             call(
                 service.regen_key,
