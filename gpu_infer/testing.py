@@ -33,6 +33,17 @@ _BACKOFFS = ("AZUREML_DEFAULT_BACKOFF", "AZUREML_DEFAULT_500_BACKOFF", "AZUREML_
 """How long azureml-core waits before it repeats a request: 32 s after a 429. It reads them when it is imported."""
 
 
+_SDK_WARNINGS = tuple(rf"ignore::{kind}:azureml\." for kind in ("DeprecationWarning", "PendingDeprecationWarning"))
+"""What azureml-core warns of in its own code, which nobody but its authors could change."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave the SDK's warnings about itself out of tests that use the emulator; what others warn of stays."""
+    for item in items:
+        if set(_FIXTURES) & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.filterwarnings(*_SDK_WARNINGS))
+
+
 def pytest_pycollect_makemodule(module_path: Path) -> None:
     """Have azureml-core repeat requests at once, in files that use the emulator.
 

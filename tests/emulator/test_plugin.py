@@ -98,6 +98,31 @@ def test_each_test_has_a_workspace_of_its_own(project: Project):
     check(done, "3 passed")
 
 
+@pytest.mark.parametrize("options", [(), ("-W", "error")])
+def test_the_sdks_warnings_about_itself_are_left_out_and_no_others(project: Project, options: tuple[str, ...]):
+    done = project(
+        *options,
+        test_warnings="""
+            import warnings
+            import pytest
+
+            FORMAT = "azureml.core.conda_dependencies"
+
+            def test_it(azureml_workspace):
+                from azureml.core.conda_dependencies import CondaDependencies
+
+                CondaDependencies()  # warns of its own copy of ruamel
+                with pytest.warns(PendingDeprecationWarning, match="my own"):
+                    warnings.warn("my own", PendingDeprecationWarning)
+
+            def test_without_it():
+                with pytest.warns(PendingDeprecationWarning):
+                    warnings.warn_explicit("theirs", PendingDeprecationWarning, FORMAT, 1, module=FORMAT)
+        """,
+    )
+    check(done, "2 passed in")
+
+
 def test_each_test_has_a_ledger_of_its_own(project: Project, tmp_path: Path):
     done = project(
         test_ledgers="""
