@@ -213,9 +213,18 @@ def attach(name: str, workspace: Any = None) -> Service:
 
 
 def services(workspace: Any = None) -> list[Service]:
-    """All services that run: on this machine, or on AKS in a workspace, whoever has deployed them."""
+    """All services that run: on this machine, or on AKS in a workspace, whoever has deployed them.
+
+    Returns:
+        their handles. What is paid for is the cluster: its price stands at the first service on it, 0 at the others.
+    """
     on = _target_for(None, workspace)
-    return [service_from(deployment, on, attached=True) for deployment in on.services()]
+    found: list[Service] = []
+    for deployment in on.services():
+        paid = any(one.cluster == deployment.cluster and one.price_per_hour for one in found)
+        once = replace(deployment, price_per_hour=0.0) if paid else deployment
+        found.append(service_from(once, on, attached=True))
+    return found
 
 
 # --- inside -----------------------------------------------------------------------------------------------------------

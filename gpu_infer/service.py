@@ -34,7 +34,9 @@ class Service:
             again, ``wait()`` waits for ``Healthy``.
         scoring_uri: where requests go.
         target: ``local`` or ``aks``.
-        price_per_hour: US dollars while it exists, of the cluster below it; 0 on the local target.
+        price_per_hour: US dollars while it exists, of the cluster below it; 0 on the local target. Among those that
+            ``gpu_infer.services()`` gives, the first of each cluster has it, so that their sum is right.
+        cluster: name of the cluster below it, empty on the local target.
         raw: what the target itself has on it.
     """
 
@@ -46,6 +48,7 @@ class Service:
     model: str = ""
     kept: bool = False
     expires: float | None = None
+    cluster: str = ""
     raw: Any = field(default=None, repr=False)
     _target: Target | None = field(default=None, repr=False)
     _redeploy: Callable[..., Deployment] | None = field(default=None, repr=False)
@@ -276,6 +279,7 @@ def service_from(deployment: Deployment, target: Target, *, attached: bool = Fal
         model=deployment.model,
         kept=deployment.kept,
         expires=deployment.expires,
+        cluster=deployment.cluster,
         raw=deployment.raw,
         _target=target,
         _timeout=deployment.timeout,

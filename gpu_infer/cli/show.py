@@ -37,6 +37,7 @@ def service_dict(found: Service) -> dict[str, Any]:
         "name": found.name,
         "state": found.state,
         "target": found.target,
+        "cluster": found.cluster,
         "model": found.model,
         "scoring_uri": found.scoring_uri,
         "price_per_hour": found.price_per_hour,
@@ -67,7 +68,7 @@ def services(found: Sequence[Service]) -> None:
         "STATE": [_state(one.state) for one in found],
         "MODEL": [Text(_shortened(Path(one.model).name)) for one in found],
         "SCORING URI": [Text(one.scoring_uri) for one in found],
-        "$/H": [Text(f"{one.price_per_hour:.2f}") for one in found],
+        "$/H": [Text(_price(one, found)) for one in found],
         "EXPIRES IN": [Text(_expires_in(one)) for one in found],
     }
     widths = {title: max(len(title), *(len(cell) for cell in cells)) for title, cells in columns.items()}
@@ -212,6 +213,16 @@ def _picture(digit: Digit) -> str:
 
 def _state(state: str) -> Text:
     return Text(state, style=_STATE_STYLES.get(state, ""))
+
+
+def _price(one: Service, found: Sequence[Service]) -> str:
+    """The price of the cluster below a service, once: it does not grow with the services on it."""
+    paid = (
+        one.cluster
+        and not one.price_per_hour
+        and any(other.cluster == one.cluster and other.price_per_hour for other in found)
+    )
+    return "shared" if paid else f"{one.price_per_hour:.2f}"
 
 
 def _expires_in(found: Service) -> str:

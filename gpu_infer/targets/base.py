@@ -26,7 +26,8 @@ class Deployment:
         name: of the service.
         state: ``Starting``, ``Healthy``, ``Unhealthy``, ``Failed`` or ``Deleted``.
         scoring_uri: where requests go.
-        price_per_hour: US dollars, 0 for what costs nothing.
+        price_per_hour: US dollars of the cluster below it, 0 for what costs nothing.
+        cluster: name of the cluster below it, empty where there is none.
         model: what it serves, in words.
         created: seconds since the epoch.
         expires: when it is removed by itself, ``None`` for never.
@@ -42,6 +43,7 @@ class Deployment:
     state: State
     scoring_uri: str
     price_per_hour: float = 0.0
+    cluster: str = ""
     model: str = ""
     created: float = 0.0
     expires: float | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Callable
@@ -131,6 +132,28 @@ def test_a_service_that_is_looked_for_here_and_may_be_there(
     err = capsys.readouterr().err
     assert "There is no local service 'svc'." in err
     assert "If it runs in Azure, name the workspace: -w WHERE, or the variable GPU_INFER_WORKSPACE." in err
+
+
+def test_the_price_of_a_cluster_is_counted_once(
+    emulator: Emulator, workspace: Any, register: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    register(workspace)
+    for name, cluster in (("one", "gpus"), ("two", "gpus"), ("three", "others")):
+        gpu_infer.deploy("net", workspace, name=name, cluster=Cluster(cluster, vm_size=T4, nodes=3))
+    found = gpu_infer.services(workspace)
+    assert {one.name: one.cluster for one in found} == {"one": "gpus", "two": "gpus", "three": "others"}
+    price = gpu_infer.attach("two", workspace).price_per_hour
+    assert price == pytest.approx(3 * 0.526)
+    assert sorted(one.price_per_hour for one in found) == [0, price, price]
+    assert sum(one.price_per_hour for one in gpu_infer.leftovers(workspace)) == pytest.approx(2 * price)
+    capsys.readouterr()
+    assert main(["ls", "-w", emulator.url]) == 0
+    shown = capsys.readouterr().out
+    assert (shown.count("1.58"), shown.count("shared")) == (2, 1)
+    assert main(["ls", "-w", emulator.url, "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert sum(one["price_per_hour"] for one in listed) == pytest.approx(2 * price)
+    assert {one["cluster"] for one in listed} == {"gpus", "others"}
 
 
 def test_what_ctrl_c_has_removed_and_left(

@@ -260,6 +260,7 @@ def deployment_of(service: Any, entry: Entry | None) -> Deployment:
         name=service.name,
         state=_STATES.get(service.state or "", "Starting"),
         scoring_uri=service.scoring_uri or "",
+        cluster=service.compute_name or "",
         price_per_hour=records.cluster_price(known.get("vm_size", ""), known.get("nodes", 0)),
         model=details.get("model") or ", ".join(models),
         created=entry.created if entry else known.get("created", 0.0),
