@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -178,3 +180,17 @@ def test_what_ctrl_c_has_removed_and_left(
     err = capsys.readouterr().err
     assert "cluster 'gpus' may exist and be billed; gpu-infer sweep -w WHERE removes it" in err
     assert emulator.billed() == ["gpus"]
+
+
+def test_nothing_secret_is_logged_while_we_call(
+    workspace: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.onnx").write_bytes(b"not looked at")
+    (tmp_path / "own.py").write_text("def init(): ...\ndef run(data): return data\n")
+    with caplog.at_level(logging.DEBUG):
+        gpu_infer.deploy("net.onnx", workspace, cluster=Cluster("gpus", vm_size=T4), entry_script="own.py").delete()
+    said = "\n".join(record.getMessage() for record in caplog.records)
+    assert "sig=***" in said
+    assert not re.search(r"sig=(?!\*)|Bearer (?!\*)|\beyJ", said)
+    assert not any(logging.getLogger(name).filters for name in ("urllib3.connectionpool", "msrest.http_logger"))

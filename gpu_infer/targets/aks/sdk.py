@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Callable, Generator
 from typing import Any, TypeVar, cast
 
+from gpu_infer.blotting import blotted
 from gpu_infer.diagnose import azure_error
 from gpu_infer.errors import Finding, GpuInferError, MissingDependencyError, PreflightError
 
@@ -184,6 +185,21 @@ class _Muffler:
         return getattr(self.original, name)
 
 
+class _Blotter(logging.Filter):
+    """Takes addresses with a signature, and tokens, out of what is logged of a request where somebody logs at DEBUG."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        clean = blotted(text)
+        if clean != text:
+            record.msg, record.args = clean, ()
+        return True
+
+
+_TALKATIVE = ("urllib3.connectionpool", "msrest.http_logger")
+"""Loggers that write whole requests. Filtered while a call of ours runs: they are not ours."""
+
+_blotter = _Blotter()
 _silent: set[int] = set()
 _lock = threading.Lock()
 _muffler: list[_Muffler] = []
@@ -204,6 +220,8 @@ def _quiet() -> Generator[None]:
         if not _silent:
             _muffler.append(_Muffler(sys.stdout))
             sys.stdout = cast("Any", _muffler[0])
+            for name in _TALKATIVE:
+                logging.getLogger(name).addFilter(_blotter)
         _silent.add(me)
     try:
         yield
@@ -212,6 +230,8 @@ def _quiet() -> Generator[None]:
             with _lock:
                 _silent.discard(me)
                 if not _silent:
+                    for name in _TALKATIVE:
+                        logging.getLogger(name).removeFilter(_blotter)
                     muffler = _muffler.pop()
                     if cast("Any", sys.stdout) is muffler:  # else somebody has put another in its place meanwhile
                         sys.stdout = muffler.original
