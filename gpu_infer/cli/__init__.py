@@ -45,12 +45,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     words, debug = _without_debug(words)
     try:
+        from gpu_infer.cli import screen
         from gpu_infer.cli.app import app
     except ModuleNotFoundError as error:
         if error.name not in _NEEDED:
             raise
         print("The command line needs typer and rich. Run: pip install 'gpu-infer[cli]'", file=sys.stderr)
         return 1
+    screen.taken_back.clear()
     try:
         app(words, prog_name="gpu-infer")
     except SystemExit as end:
@@ -64,8 +66,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if debug:
             traceback.print_exc()
         else:
-            from gpu_infer.cli import screen
-
             screen.complain("\n".join([_said(error), *map(typed, getattr(error, "__notes__", []))]))
         return 1
     return 0
@@ -77,7 +77,7 @@ def _tell_interrupted(end: BaseException) -> None:
 
     print("\nInterrupted.", file=sys.stderr)
     if screen.taken_back:
-        print(f"Removed again: {', '.join(screen.taken_back)}.", file=sys.stderr)
+        print(f"Removed: {', '.join(screen.taken_back)}.", file=sys.stderr)
     error: BaseException | None = end
     while error is not None:
         for note in getattr(error, "__notes__", []):

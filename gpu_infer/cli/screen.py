@@ -22,7 +22,7 @@ from gpu_infer.progress import Event, listening
 __all__ = ["Shown", "complain", "hint", "out", "print_json", "progress", "rows_table", "taken_back"]
 
 taken_back: list[str] = []
-"""What this process has removed again since it was interrupted or failed."""
+"""What this command has removed in Azure, to be told where it is interrupted."""
 
 WIDE = 240
 """Columns where nobody looks: what is piped into another program must not be cut."""

@@ -172,7 +172,7 @@ def test_what_ctrl_c_has_removed_and_left(
 
     emulator.add_fault(Fault("services.create", "call_before", call=interrupt))
     assert main(command) == 130
-    assert "Interrupted.\nRemoved again: service svc, cluster gpus." in capsys.readouterr().err
+    assert "Interrupted.\nRemoved: service svc, cluster gpus." in capsys.readouterr().err
     assert emulator.billed() == []
     emulator.add_fault(Fault("services.create", "call_before", call=interrupt))
     emulator.add_fault(Fault("compute.delete", "status", status=400, times=None))
