@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import replace
 from typing import Any
 
@@ -10,13 +9,12 @@ from gpu_infer.blotting import blotted
 from gpu_infer.bundle import Template
 from gpu_infer.errors import Finding, PreflightError, ScoringError
 from gpu_infer.progress import Event, emit
+from gpu_infer.samples import made_up
 from gpu_infer.service import Service, service_from
 from gpu_infer.spec import Scale, ServiceSpec
 from gpu_infer.targets.local import LocalTarget
 
 __all__ = ["run_smoke_test"]
-
-_IMAGE_SIZE = 224
 
 
 def run_smoke_test(spec: ServiceSpec, template: Template | None, *, sample: Any) -> None:
@@ -51,25 +49,9 @@ def run_smoke_test(spec: ServiceSpec, template: Template | None, *, sample: Any)
 
 
 def _made_up(service: Service) -> Any:
-    """An item that the service should take: zeros, or a grey picture where it takes encoded images."""
-    import numpy as np
-
     takes = service.describe()
-    kind = takes["input"]["dtype"]
-    if kind in ("string", "object", "bytes") or takes["preprocess"].startswith("image"):
-        return _grey_jpeg()
-    shape = takes["input"]["shape"]
-    if shape is None:
-        message = "smoke_test=True cannot make an item up: the model does not say what shape it takes."
-        raise PreflightError([Finding("error", "smoke-test", message, "Pass an item as smoke_test=.")])
-    dims = [1 if size is None or size < 0 else size for size in shape]
-    ndim = takes["input"]["item_ndim"]
-    return np.zeros(dims[len(dims) - ndim :] if ndim is not None else dims[1:], dtype=kind)
-
-
-def _grey_jpeg() -> bytes:
-    from PIL import Image
-
-    stream = io.BytesIO()
-    Image.new("RGB", (_IMAGE_SIZE, _IMAGE_SIZE), (128, 128, 128)).save(stream, "JPEG")
-    return stream.getvalue()
+    try:
+        return made_up(takes)
+    except ValueError as error:
+        message = f"smoke_test=True cannot make an item up: {error}"
+        raise PreflightError([Finding("error", "smoke-test", message, "Pass an item as smoke_test=.")]) from error

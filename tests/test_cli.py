@@ -27,7 +27,7 @@ from gpu_infer.client import ScoreResponse
 from gpu_infer.serving.hooks import load_hook
 
 ROOT = Path(__file__).parent.parent
-COMMANDS = ("demo", "plan", "deploy", "ls", "score", "logs", "stats", "down", "doctor", "init")
+COMMANDS = ("demo", "plan", "deploy", "ls", "score", "bench", "logs", "stats", "down", "doctor", "init")
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -20,12 +20,12 @@ PACKAGE = Path(gpu_infer.__file__).parent
 SOURCES = sorted(path for path in PACKAGE.rglob("*.py") if "templates" not in path.parts)
 FLOORS = [
     {"cli", "testing", "demo", "emulator"},
-    {"deployment", "arguments", "smoke", "teardown"},
+    {"deployment", "arguments", "load", "smoke", "teardown"},
     {"service"},
     {"targets"},
     {"bundle", "preflight", "diagnose", "ledger", "plans"},
     {"client"},
-    {"catalog", "spec", "sources", "progress", "notebook"},
+    {"catalog", "spec", "sources", "samples", "progress", "notebook"},
     {"_version", "blotting", "errors"},
 ]
 

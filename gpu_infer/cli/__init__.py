@@ -5,6 +5,7 @@
     app        the commands, in the order of `--help`
     start      ``demo``, ``plan``, ``deploy``
     use        ``ls``, ``score``, ``logs``, ``stats``, ``down``, ``sweep``
+    bench      ``bench``: load on a service, its figures and their picture
     prepare    ``doctor``, ``init``: what is missing, and files to start from
     options    the options that several commands share
     words      messages of the library in the words of the command line

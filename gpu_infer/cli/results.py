@@ -17,7 +17,7 @@ from gpu_infer.client import ScoreResponse
 from gpu_infer.errors import ScoringError
 from gpu_infer.service import Service
 
-__all__ = ["Answer", "ask", "lines", "show"]
+__all__ = ["STDIN", "Answer", "ask", "lines", "read", "show"]
 
 STDIN = "-"
 TOP = 5
@@ -55,7 +55,7 @@ def ask(service: Service, file: str, *, timeout: float | None) -> Answer:
     if file != STDIN and not Path(file).exists():
         return Answer(file, error="there is no such file")
     try:
-        return Answer(file, service.client.score_response(_read_stdin() if file == STDIN else file, timeout=timeout))
+        return Answer(file, service.client.score_response(read(file), timeout=timeout))
     except ScoringError as error:
         return Answer(file, error=str(error))
 
@@ -94,8 +94,10 @@ def lines(value: Any) -> list[Text]:
     return [Text(str(screen.plain(value)))]
 
 
-def _read_stdin() -> Any:
-    """Standard input: JSON as it is, else bytes, in which the client recognises images and arrays."""
+def read(file: str) -> Any:
+    """What the client takes for a file: its path; of standard input JSON as it is, else bytes, which it looks into."""
+    if file != STDIN:
+        return file
     data = sys.stdin.buffer.read()
     if data.lstrip()[:1] in (b"{", b"["):
         try:

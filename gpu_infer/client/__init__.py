@@ -8,6 +8,7 @@
     credentials              keys and tokens that do not show themselves
     base                     what both clients share
     sync, aio                move the bytes: requests, httpx
+    repeated                 one request sent over and over, for measuring
 """
 
 from __future__ import annotations

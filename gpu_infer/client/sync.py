@@ -36,7 +36,8 @@ from .base import (
 )
 from .credentials import CredentialError, Provider, ThreadVault, Token
 from .messages import Codec, Failure, Outcome, Pause, ScoreResponse, Send
-from .protocol import Conversation, Report
+from .protocol import Conversation, Report, new_request_id, score_request
+from .repeated import Repeated
 from .retry import DEFAULT_RETRIES, DEFAULT_TIMEOUT, RetryPolicy
 
 __all__ = ["ScoringClient"]
@@ -138,6 +139,19 @@ class ScoringClient(BaseClient):
         """
         many = Many(concurrency=concurrency, ordered=ordered, on_error=on_error, timeout=timeout)
         return self._many(iter(rows_of(items)), many)
+
+    def repeated(self, x: Any, *, timeout: float | None = None) -> Repeated:
+        """Encode ``x``, as :meth:`score` takes it, once, to send it many times on connections apart from this client's.
+
+        For measuring (see ``gpu_infer.load``): no retries, and answers are not decoded.
+
+        Raises:
+            BadInputError: nothing that can be sent.
+            ValueError: the environment names a proxy that is not spoken there.
+        """
+        request = score_request(self._uri, self._encode(x, one=False), codec=self._codec, request_id=new_request_id())
+        seconds = self._timeout if timeout is None else timeout
+        return Repeated(request, self._vault, timeout=seconds, direct=self._is_local())
 
     def describe(self, *, timeout: float | None = None) -> dict[str, Any]:
         """The model's inputs and outputs, the hooks and the settings, as the service tells them.
