@@ -19,7 +19,7 @@ def below(folder: Path, *, running: str = "") -> list[psutil.Process]:
     question would raise there.
     """
     found: list[psutil.Process] = []
-    for process in psutil.process_iter(["cmdline", "cwd", "status"]):
+    for process in psutil.process_iter(["cmdline", "cwd", "ppid", "status"]):
         if process.pid == os.getpid() or process.info["status"] == psutil.STATUS_ZOMBIE:
             continue
         command = " ".join(process.info["cmdline"] or [])
@@ -29,8 +29,13 @@ def below(folder: Path, *, running: str = "") -> list[psutil.Process]:
 
 
 def supervisors(folder: Path) -> list[psutil.Process]:
-    """The supervisors of local services whose state lies in a folder."""
-    return below(folder, running="_supervisor.py")
+    """The supervisors of local services whose state lies in a folder.
+
+    A child of theirs that is about to become the server has their command line for a moment.
+    """
+    found = below(folder, running="_supervisor.py")
+    theirs = {process.pid for process in found}
+    return [process for process in found if process.info["ppid"] not in theirs]
 
 
 def alive(process: psutil.Process) -> bool:
