@@ -309,12 +309,14 @@ def test_without_a_ready_replica_it_says_so():
     assert post(held_front(NotYet(1)))[::2] == (503, b"No ready replicas for service gpu-rn")
 
 
-def test_a_replica_that_ends_while_it_works_is_a_502_and_a_crash(tmp_path: Path):
+def test_a_replica_that_ends_while_it_works_is_a_502_and_comes_back(tmp_path: Path):
     replicas = start(tmp_path / "ends")
     try:
         front = Front(replicas, keys=KEYS)
         assert post(front, {"end": True})[::2] == (502, b"Replica closed connection before replying")
-        wait_until(lambda: replicas.state() == "Crashed")
+        wait_until(lambda: replicas.state() == "Starting")
         assert post(front)[0] == 503
+        wait_until(lambda: replicas.state() == "Healthy")
+        assert post(front)[0] == 200
     finally:
         replicas.stop()
