@@ -27,8 +27,15 @@ FRAMEWORK_TEMPLATES = {"tensorflow": "tensorflow", "torch": "torch", "onnxruntim
 BUNDLE_FILES = ("score.py", "gpu_infer_serving", "conda.yml", "gpu_infer.json", "config.json")
 """Names that no file of the user's may have; ``config.json`` the stock server would read as its own."""
 
-THREADS = 160
-"""Of a worker: as many requests as the runtime admits (``max_concurrency``), and some to refuse the others."""
+GUNICORN = (
+    "--worker-class gpu_infer_serving.gunicorn_worker.Worker "
+    "--logger-class gpu_infer_serving.gunicorn_worker.QuietLogger "
+    "--worker-connections 1000 --threads 160 --keep-alive 75"
+)
+"""For gunicorn: see ``serving/gunicorn_worker.py``. The threads are for an image without gevent."""
+
+_NEVER_MS = 24 * 3600 * 1000
+"""The stock server's time-out is an alarm signal, one for all requests of a process. Ours has deadlines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,14 +136,14 @@ def container_environment(spec: ServiceSpec) -> dict[str, str]:
     """The variables that the stock server and the runtime read, the user's own last, so that they win.
 
     The stock server starts gunicorn with synchronous workers, which hold one request at a time. ``GUNICORN_CMD_ARGS``
-    makes ours hold many, so that they can share a batch. A user's script keeps the stock behaviour: it may not be safe
-    under threads.
+    makes ours hold many, so that they can share a batch, and leaves out a line of log for each. A user's script keeps
+    the stock behaviour: it may not be safe under threads.
     """
-    threads = f"--worker-class gthread --threads {THREADS} --keep-alive 75"
+    ours = {"GUNICORN_CMD_ARGS": GUNICORN, "SCORING_TIMEOUT_MS": str(_NEVER_MS)}
+    stock = {"SCORING_TIMEOUT_MS": str(round(spec.timeout * 1000))}
     return {
         "WORKER_COUNT": str(spec.scale.workers),
-        **({} if spec.entry_script else {"GUNICORN_CMD_ARGS": threads}),
-        "SCORING_TIMEOUT_MS": str(round(spec.timeout * 1000)),
+        **(stock if spec.entry_script else ours),
         "TF_FORCE_GPU_ALLOW_GROWTH": "true",
         **spec.environment_variables,
     }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Optional
+import sys
+import traceback
+from typing import Dict, Optional, Type
 
 
 class RequestFailure(Exception):  # noqa: N818 - its kinds are outcomes with names of their own
@@ -46,6 +48,12 @@ class ModelFailure(RequestFailure):
 
     kind = "model_error"
 
+    def report(self) -> None:
+        """Write the traceback of what was raised to the log."""
+        cause = self.__cause__
+        if cause is not None:
+            traceback.print_exception(type(cause), cause, cause.__traceback__, file=sys.stderr)
+
 
 class Overloaded(RequestFailure):
     """The queue is full.
@@ -67,3 +75,18 @@ class DeadlineExceeded(RequestFailure):
 
     status = 504
     kind = "deadline"
+
+
+KINDS: Dict[str, Type[RequestFailure]] = {
+    kind.__name__: kind
+    for kind in (
+        RequestFailure,
+        BadInput,
+        BodyTooLarge,
+        UnsupportedContentType,
+        ModelFailure,
+        Overloaded,
+        DeadlineExceeded,
+    )
+}
+"""By name, for a failure that comes from another process."""

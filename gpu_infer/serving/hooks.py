@@ -35,12 +35,16 @@ class Hook:
         steps: run in order.
         item_ndim: rank of an array that the chain takes as one item, ``None`` where that is not known.
         keeps_rank: whether what goes in has the rank of what comes out.
+        of_user: whether a step is a function of the user's.
+        quick: whether all steps take no longer than a change of threads.
     """
 
     text: str
     steps: Tuple[Step, ...]
     item_ndim: Optional[int] = None
     keeps_rank: bool = False
+    of_user: bool = False
+    quick: bool = False
 
     def __call__(self, value: Any) -> Any:  # noqa: D102 - a chain is called
         for step in self.steps:
@@ -70,8 +74,11 @@ def load_hook(text: str, *, role: str, folder: Path) -> Optional[Hook]:
             step, ndim = _built_in(part, role), (3 if part.split(":")[0] == "image" else None)
         steps.append(step)
         item_ndim = ndim if index == 0 else item_ndim
-    keeps_rank = all(piece.strip().startswith("divide:") for piece in text.split("|"))
-    return Hook(text, tuple(steps), item_ndim, keeps_rank)
+    pieces = [piece.strip() for piece in text.split("|")]
+    keeps_rank = all(piece.startswith("divide:") for piece in pieces)
+    of_user = any(map(is_file_hook, pieces))
+    quick = not of_user and not any(piece.startswith("image:") for piece in pieces)
+    return Hook(text, tuple(steps), item_ndim, keeps_rank, of_user, quick)
 
 
 def split_file_hook(part: str) -> Tuple[str, str]:

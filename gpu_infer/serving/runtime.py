@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import threading
 import time
 import traceback
 from collections import Counter
 from dataclasses import asdict, dataclass
-from typing import Any, Dict, Generator, List, Mapping, Optional, Sequence, Tuple
+from functools import partial
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
-from .adapters.base import Adapter, TensorSpec
-from .batching import Batcher
+from .adapters.base import TensorSpec
 from .check import as_model_item
 from .codecs.decode import (
-    MULTIPART,
     Items,
     Part,
     decode_body,
@@ -26,7 +24,11 @@ from .codecs.decode import (
     parse_items_header,
 )
 from .codecs.encode import encode_results, to_json
-from .device import gpu_report
+from .cores import usable_cores
+from .engine.engine import Engine, ModelFacts
+from .engine.jobs import BlockResult
+from .engine.latencies import Latencies
+from .engine.scheduling import Scheduler
 from .failures import (
     BadInput,
     BodyTooLarge,
@@ -37,10 +39,22 @@ from .failures import (
 )
 from .hooks import Hook
 from .narrow import is_array, is_dict, is_list
+from .receiving import NO_MEMORY, content_type, header, receive
 from .settings import Settings
+from .stages import say
+from .stats import summed
 
-MIB = 1 << 20
-_TOO_LARGE = "The body is larger than {:g} MiB. Send fewer items per request, or raise GPU_INFER_MAX_BODY_MB."
+LARGE_BODY = 256 << 10
+"""Bytes from which on a body is decoded in a thread of the pool: else it would keep other requests waiting."""
+
+HOOK_THREADS = 32
+"""Threads for the functions of the user's files: they may wait for something, so there are more than cores."""
+
+Results = Union[List[Any], np.ndarray]
+"""One result per item."""
+
+Block = Tuple[Sequence[int], np.ndarray]
+"""Items that can share a batch: where they stand in the request, and ``[k, ...]``."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +72,7 @@ class _Trace:
 
     batch: int = 0
     queue_ms: float = 0.0
+    decode_ms: float = 0.0
 
 
 class Runtime:
@@ -65,8 +80,8 @@ class Runtime:
 
     Args:
         settings: of the bundle.
-        adapter: the loaded model.
-        wanted: names of the outputs to answer with.
+        engine: runs the model.
+        scheduler: how requests wait.
         preprocess, postprocess: the hooks, ``None`` without.
         version: of the library that built the bundle.
     """
@@ -74,39 +89,39 @@ class Runtime:
     def __init__(
         self,
         settings: Settings,
-        adapter: Adapter,
+        engine: Engine,
         *,
-        wanted: Sequence[str],
+        scheduler: Scheduler,
         preprocess: Optional[Hook] = None,
         postprocess: Optional[Hook] = None,
         version: str = "",
     ) -> None:
         self.settings = settings
-        self.adapter = adapter
-        self.wanted: Tuple[str, ...] = tuple(wanted)
+        self.engine = engine
+        self.model: ModelFacts = engine.facts
         self.preprocess = preprocess
         self.postprocess = postprocess
+        self._wanted: Tuple[str, ...] = tuple(spec.name for spec in self.model.outputs)
+        self._scheduler = scheduler
         self._version = version
         self._started = time.time()
         self._lock = threading.Lock()
         self._requests: Counter[str] = Counter()
+        self._latencies = Latencies(("decode", "total"))
         self._in_flight = 0
-        self.batcher: Batcher = Batcher(
-            lambda rows: adapter.predict(rows, self.wanted),
-            max_batch=settings.max_batch,
-            max_queue=settings.max_queue,
-            fixed=adapter.input.fixed_batch,
-            padded=adapter.device.kind != "cpu",
-            merge=settings.batching,
-            invalid_input_errors=tuple(adapter.invalid_input_errors),
-        )
+        self._cores = usable_cores()
+        self._device_header = str(self.model.device).replace(",", " ")
+        spec = self.model.input
+        fixed = spec.dtype != "bytes" and spec.item_shape is not None and None not in spec.item_shape
+        # What nearly every array is, so that it takes no more than two comparisons.
+        self._plain: Tuple[Any, Any] = (np.dtype(spec.dtype), spec.item_shape) if fixed else (None, None)
 
     @property
     def item_ndim(self) -> Optional[int]:
         """Rank of an array that is one item of a request, ``None`` where it is not known."""
         if self.preprocess is not None and not self.preprocess.keeps_rank:
             return self.preprocess.item_ndim
-        shape = self.adapter.input.item_shape
+        shape = self.model.input.item_shape
         return None if shape is None else len(shape)
 
     # --- one request --------------------------------------------------------------------------------------------------
@@ -117,19 +132,26 @@ class Runtime:
         Args:
             request: the stock server's request (a Flask request).
         """
+        started = time.perf_counter()
         trace = _Trace()
         if request.method in ("GET", "POST"):
             answer = self._answer(request, trace)
         else:
             answer = _error(405, f"{request.method} is not supported")
+        milliseconds = (time.perf_counter() - started) * 1e3
         with self._lock:
             self._requests[str(answer.status)] += 1
+            if trace.batch:
+                self._latencies.add("decode", trace.decode_ms)
+                self._latencies.add("total", milliseconds)
         headers = {
             **answer.headers,
-            "x-gpu-infer-device": str(self.adapter.device).replace(",", " "),
+            "x-gpu-infer-device": self._device_header,
             "x-gpu-infer-batch": str(trace.batch),
             "x-gpu-infer-queue-ms": f"{trace.queue_ms:.3f}",
         }
+        if self.settings.access_log or 400 <= answer.status < 500:
+            _log(request, answer, milliseconds)
         return Answer(answer.status, answer.body, headers)
 
     def _answer(self, request: Any, trace: _Trace) -> Answer:
@@ -137,19 +159,17 @@ class Runtime:
         try:
             if request.method == "GET":
                 return self._answer_get(request)
-            with self._admitted():
-                return self._answer_post(request, trace)
+            return self._answer_post(request, trace)
         except RequestFailure as failure:
             return self._refuse(failure)
         except Exception as error:  # our own mistake: say so, keep the traceback in the log, answer the next request
             traceback.print_exc(file=sys.stderr)
             return _error(500, f"The serving runtime failed: {type(error).__name__}. See the log.", kind="internal")
 
-    @contextlib.contextmanager
-    def _admitted(self) -> Generator[None, None, None]:
-        """Count a request in and out.
+    def _enter(self) -> None:
+        """Count a request in.
 
-        Requests beyond the limit would wait in gunicorn, where nobody counts them, and the health probe behind them.
+        One whose body has not arrived is not counted: a few slow senders would keep all others out.
         """
         with self._lock:
             if self._in_flight >= self.settings.max_concurrency:
@@ -157,14 +177,13 @@ class Runtime:
                     f"{self._in_flight} requests are under way already. Send fewer at once.", retry_after=1
                 )
             self._in_flight += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._in_flight -= 1
+
+    def _leave(self) -> None:
+        with self._lock:
+            self._in_flight -= 1
 
     def _answer_get(self, request: Any) -> Answer:
-        reports = {"describe": self.describe, "stats": self.stats, "gpu": lambda: gpu_report(self.adapter)}
+        reports = {"describe": self.describe, "stats": self.stats, "gpu": self.engine.gpu_report}
         asked = request.args.get("gpu_infer", "")
         report = reports.get(asked)
         if asked and report is None:
@@ -174,13 +193,20 @@ class Runtime:
         return Answer(200, to_json(report()), {"Content-Type": "application/json"})
 
     def _answer_post(self, request: Any, trace: _Trace) -> Answer:
-        started = time.monotonic()
-        deadline = started + self._timeout(request.headers.get("x-gpu-infer-timeout-ms", "")) / 1e3
-        items = self._read(request)
-        results = self._score(items, deadline, trace)
-        accept_npy = parse_accept(request.headers.get("Accept", ""))
-        body, content_type = encode_results(results, many=items.many, accept_npy=accept_npy)
-        return Answer(200, body, {"Content-Type": content_type})
+        deadline = time.monotonic() + self._timeout(header(request, "x-gpu-infer-timeout-ms")) / 1e3
+        body = receive(request, max_body_mb=self.settings.max_body_mb)
+        self._enter()
+        try:
+            started = time.perf_counter()
+            items = self._decode(request, body)
+            blocks = self._blocks(items, deadline)
+            trace.decode_ms = (time.perf_counter() - started) * 1e3
+            results = self._score(items, blocks, deadline, trace)
+            accept_npy = parse_accept(header(request, "accept"))
+            content, content_type = encode_results(results, many=items.many, accept_npy=accept_npy)
+            return Answer(200, content, {"Content-Type": content_type})
+        finally:
+            self._leave()
 
     def _timeout(self, text: str) -> float:
         """The deadline of a request in milliseconds: the service's, or the caller's where that is shorter."""
@@ -194,57 +220,72 @@ class Runtime:
             raise BadInput(f"x-gpu-infer-timeout-ms is {text[:40]!r}; it takes milliseconds above 0.")
         return min(asked, float(self.settings.timeout_ms))
 
-    def _read(self, request: Any) -> Items:
-        """Read the body of a request into items."""
-        many, problem = parse_items_header(request.headers.get("x-gpu-infer-items", ""))
+    def _decode(self, request: Any, body: Union[bytes, List[Part]]) -> Items:
+        """Read items out of a body."""
+        many, problem = parse_items_header(header(request, "x-gpu-infer-items"))
         if problem:
             raise BadInput(problem)
-        limit = int(self.settings.max_body_mb * MIB)
-        if (request.content_length or 0) > limit:
-            raise BodyTooLarge(_TOO_LARGE.format(limit / MIB))
-        with contextlib.suppress(AttributeError):  # Flask before 3.1 lets only the application set it
-            request.max_content_length = limit
-        content_type = (request.headers.get("Content-Type", "") or "").split(";")[0].strip().lower()
-        with _body_errors(limit):
-            if content_type == MULTIPART:
-                return decode_parts(_read_parts(request))
-            body = request.get_data(cache=False)
-            return decode_body(content_type, body, item_ndim=self.item_ndim, many=many)
+        if isinstance(body, list):
+            return decode_parts(body)
+        decode = partial(decode_body, content_type(request), body, item_ndim=self.item_ndim, many=many)
+        try:
+            return decode() if len(body) < LARGE_BODY else self._scheduler.offload("decode", self._cores, decode)
+        except MemoryError as error:
+            raise BodyTooLarge(NO_MEMORY) from error
 
-    def _score(self, items: Items, deadline: float, trace: _Trace) -> List[Any]:
-        """Preprocess, check, run and postprocess the items of a request."""
-        if is_array(items.values) and self.preprocess is None and self.adapter.input.dtype != "bytes":
-            if not len(items.values):
-                return []
-            # One array of items: one check of the whole block instead of one per item.
-            blocks: Sequence[Tuple[Sequence[int], np.ndarray]] = [
-                (range(len(items.values)), self._check_block(items.values))
-            ]
-        else:
-            prepared: List[Any] = []
-            for index, item in enumerate(items.values):
-                if time.monotonic() > deadline:
-                    raise DeadlineExceeded(f"The time-out passed after {index} items were read.")
-                prepared.append(self._prepare(item, index if items.many else None))
-            blocks = _by_shape(prepared)
-        results: List[Any] = [None] * len(items.values)
+    def _blocks(self, items: Items, deadline: float) -> Sequence[Block]:
+        """Preprocess and check the items of a request, and group those that can share a batch."""
+        values = items.values
+        if self.preprocess is None and self.model.input.dtype != "bytes":
+            if is_array(values):
+                # One array of items: one check of the whole block instead of one per item.
+                return [(range(len(values)), self._check_block(values))] if len(values) else []
+            if len(values) == 1 and is_array(values[0]):
+                return [((0,), self._check(values[0], 0 if items.many else None)[np.newaxis])]
+        prepare = [
+            partial(self._prepare, item, index if items.many else None, deadline) for index, item in enumerate(values)
+        ]
+        return _by_shape(self._run_all(prepare, self.preprocess))
+
+    def _run_all(self, calls: Sequence[Callable[[], Any]], hook: Optional[Hook]) -> List[Any]:
+        """Run the calls of a hook, several at once where that keeps others from waiting; those of none as they are."""
+        if hook is None or hook.quick:
+            return [call() for call in calls]
+        if hook.of_user:
+            return self._scheduler.offload_all("hooks", HOOK_THREADS, calls)
+        return self._scheduler.offload_all("decode", self._cores, calls)
+
+    def _score(self, items: Items, blocks: Sequence[Block], deadline: float, trace: _Trace) -> Results:
+        """Run the blocks of a request and postprocess what comes out; one result per item."""
+        count = len(items.values)
+        outcomes: List[Tuple[Sequence[int], BlockResult]] = []
         for indices, rows in blocks:
-            outcome = self.batcher.run(rows, deadline=deadline)
+            outcome = self.engine.run(rows, deadline=deadline)
             trace.batch = max(trace.batch, outcome.batch)
             trace.queue_ms = max(trace.queue_ms, outcome.queue_ms)
             if outcome.failures:
                 at, failure = min(outcome.failures.items())
                 failure.item = indices[at] if items.many else None
                 raise failure
-            for index, output in zip(indices, outcome.outputs):
-                results[index] = self._finish(output or {}, index if items.many else None)
+            outcomes.append((indices, outcome))
+        if self.postprocess is None and len(outcomes) == 1 and len(self._wanted) == 1:
+            return outcomes[0][1].outputs[self._wanted[0]]  # in order, and as it is
+        results: List[Any] = [None] * count
+        finish: List[Callable[[], None]] = []
+        for indices, outcome in outcomes:
+            for row, index in enumerate(indices):
+                output = {name: outcome.outputs[name][row] for name in self._wanted}
+                finish.append(partial(self._finish, results, index, output, index if items.many else None))
+        self._run_all(finish, self.postprocess)
         if time.monotonic() > deadline:
             raise DeadlineExceeded("No result within the time-out: postprocess was not done in time.")
         return results
 
     def _check_block(self, block: np.ndarray) -> np.ndarray:
         """Check an array of items at once, against the model's input with this very number of items."""
-        spec = self.adapter.input
+        if (block.dtype, block.shape[1:]) == self._plain:
+            return block
+        spec = self.model.input
         if spec.item_shape is None:
             return as_model_item(block, TensorSpec(spec.name, spec.dtype, None))
         try:
@@ -254,7 +295,9 @@ class Runtime:
                 self._check(item, index)
             raise
 
-    def _prepare(self, item: Any, index: Optional[int]) -> Any:
+    def _prepare(self, item: Any, index: Optional[int], deadline: float) -> Any:
+        if time.monotonic() > deadline:
+            raise DeadlineExceeded(f"The time-out passed after {index or 0} items were read.")
         if self.preprocess is not None:
             if is_array(item) and not item.flags.writeable:
                 item = item.copy()  # a hook may work in place
@@ -267,34 +310,36 @@ class Runtime:
                 raise BadInput(f"preprocess refused the item: {error}", item=index) from error
             except (Exception, SystemExit) as error:  # sys.exit() would end the worker, or the whole server
                 raise _hook_failure("preprocess", error, index) from error
-        elif self.adapter.input.dtype == "bytes" and is_array(item) and item.ndim == 0:
+        elif self.model.input.dtype == "bytes" and is_array(item) and item.ndim == 0:
             item = item.item()
         elif is_list(item) or is_dict(item):
-            raise BadInput(f"The model takes {self.adapter.input}; got JSON that is no array of numbers.", item=index)
+            raise BadInput(f"The model takes {self.model.input}; got JSON that is no array of numbers.", item=index)
         return self._check(item, index)
 
     def _check(self, item: Any, index: Optional[int]) -> Any:
+        if is_array(item) and (item.dtype, item.shape) == self._plain:
+            return item
         try:
-            return as_model_item(item, self.adapter.input)
+            return as_model_item(item, self.model.input)
         except BadInput as failure:
             failure.item = index
             raise
 
-    def _finish(self, output: Dict[str, Any], index: Optional[int]) -> Any:
-        result: Any = output[self.wanted[0]] if len(self.wanted) == 1 else output
-        if self.postprocess is None:
-            return result
-        try:
-            return self.postprocess(result)
-        except RequestFailure:
-            raise
-        except (Exception, SystemExit) as error:
-            raise _hook_failure("postprocess", error, index) from error
+    def _finish(self, results: List[Any], at: int, output: Dict[str, Any], index: Optional[int]) -> None:
+        """Make one item's result of its outputs; ``index`` is its number in an error, if it has one."""
+        result: Any = output[self._wanted[0]] if len(self._wanted) == 1 else output
+        if self.postprocess is not None:
+            try:
+                result = self.postprocess(result)
+            except RequestFailure:
+                raise
+            except (Exception, SystemExit) as error:
+                raise _hook_failure("postprocess", error, index) from error
+        results[at] = result
 
     def _refuse(self, failure: RequestFailure) -> Answer:
-        if isinstance(failure, ModelFailure) and failure.__cause__ is not None:
-            cause = failure.__cause__
-            traceback.print_exception(type(cause), cause, cause.__traceback__, file=sys.stderr)
+        if isinstance(failure, ModelFailure):
+            failure.report()
         extra = {"Retry-After": str(failure.retry_after)} if isinstance(failure, Overloaded) else {}
         return _error(failure.status, failure.message, kind=failure.kind, item=failure.item, extra=extra)
 
@@ -308,54 +353,43 @@ class Runtime:
 
         return {
             "version": self._version,
-            "framework": self.adapter.framework,
-            "device": str(self.adapter.device),
-            "input": {**tensor(self.adapter.input), "item_ndim": self.item_ndim},
-            "outputs": [tensor(spec) for spec in self.adapter.outputs if spec.name in self.wanted],
+            "framework": self.model.framework,
+            "device": str(self.model.device),
+            "input": {**tensor(self.model.input), "item_ndim": self.item_ndim},
+            "outputs": [tensor(spec) for spec in self.model.outputs],
             "preprocess": self.preprocess.text if self.preprocess else "",
             "postprocess": self.postprocess.text if self.postprocess else "",
             "settings": asdict(self.settings),
         }
 
-    def stats(self) -> Dict[str, Any]:
-        """Counters since the start of this worker."""
+    def counts(self) -> Dict[str, Any]:
+        """What this process alone has counted: requests by status, and histograms of their times."""
         with self._lock:
-            requests = dict(sorted(self._requests.items()))
-        return {"uptime_seconds": round(time.time() - self._started, 3), "requests": requests, **self.batcher.stats()}
+            return {
+                "started": self._started,
+                "requests": dict(sorted(self._requests.items())),
+                "latencies": self._latencies.counts(),
+            }
+
+    def stats(self) -> Dict[str, Any]:
+        """Counters since the start of the service, of all its workers."""
+        return summed([self.counts(), *self.engine.other_workers()], self.engine.stats())
 
 
-@contextlib.contextmanager
-def _body_errors(limit: int) -> Generator[None, None, None]:
-    """Turn what Werkzeug raises while a body is read into our answers."""
-    from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
-
-    try:
-        yield
-    except RequestEntityTooLarge as error:
-        raise BodyTooLarge(_TOO_LARGE.format(limit / MIB) + " A multipart body has up to 1,000 parts.") from error
-    except MemoryError as error:
-        raise BodyTooLarge("There is no memory for a body of this size now. Send fewer items per request.") from error
-    except (HTTPException, OSError, ValueError) as error:
-        raise BadInput(f"The body could not be read: {str(error)[:200]}.") from error
+def _log(request: Any, answer: Answer, milliseconds: float) -> None:
+    """A line about one request; the stock server's own lines are switched off, since they cost as much as a batch."""
+    asked = header(request, "x-ms-client-request-id") or header(request, "x-request-id")
+    reason = "" if answer.status < 400 else answer.body[:300].decode("utf-8", "replace")
+    line = f"{request.method} {request.path} {answer.status} {milliseconds:.1f}ms {asked[:100]} {reason}"
+    say(" ".join(f"GPU_INFER_REQUEST {line}".split()))
 
 
-def _read_parts(request: Any) -> List[Part]:
-    parts: List[Part] = []
-    if request.form:
-        names = ", ".join(sorted(request.form)[:5])
-        raise BadInput(f"The multipart body has fields without a file name ({names}); each item is a file part.")
-    for _name, file in request.files.items(multi=True):  # noqa: PERF102 - values() gives one file per name
-        with contextlib.closing(file):
-            parts.append(Part((file.mimetype or "").lower(), file.read()))
-    return parts
-
-
-def _by_shape(items: Sequence[Any]) -> List[Tuple[List[int], np.ndarray]]:
+def _by_shape(items: Sequence[Any]) -> Sequence[Block]:
     """Group items that can share a batch: bytes together, arrays by shape."""
     groups: Dict[Any, List[int]] = {}
     for index, item in enumerate(items):
         groups.setdefault(item.shape if is_array(item) else None, []).append(index)
-    blocks: List[Tuple[List[int], np.ndarray]] = []
+    blocks: List[Block] = []
     for shape, indices in groups.items():
         if shape is None:
             rows = np.empty(len(indices), dtype=object)

@@ -16,11 +16,10 @@ if str(FOLDER) not in sys.path:
 
 try:
     from azureml_inference_server_http.api.aml_request import rawhttp
-    from azureml_inference_server_http.api.aml_response import AMLResponse
 except ImportError:  # images with the older server
     from azureml.contrib.services.aml_request import rawhttp
-    from azureml.contrib.services.aml_response import AMLResponse
 
+from flask import Response
 from gpu_infer_serving.start import start
 
 runtime: Any = None
@@ -36,4 +35,4 @@ def init() -> None:
 def run(request: Any) -> Any:
     """Answer one request."""
     answer = runtime.handle(request)
-    return AMLResponse(answer.body, answer.status, dict(answer.headers))
+    return Response(answer.body, answer.status, [*answer.headers.items(), ("x-ms-run-function-failed", "False")])

@@ -34,13 +34,17 @@ class Settings:
         allow_cpu: serve without a GPU instead of failing in ``init()``.
         max_batch: the most items that run at once.
         max_queue: the most items that wait; more are refused with 503.
-        max_concurrency: the most requests that a worker holds at once; more are refused with 503, while there are
-            threads left to answer the health probe.
+        max_queue_ms: the longest wait for the device that a request is let in for, as the pace of the device foretells
+            it; more are refused with 503.
+        max_concurrency: the most requests that a worker works on at once; more are refused with 503.
         batching: whether items of different requests may run together.
+        calibrate: whether ``init()`` measures which batch size, and how many runs side by side, give most.
+        parallel: how many runs go side by side; 0: measured, or one.
         timeout_ms: deadline of a request; a request may ask for less, never for more.
         max_body_mb: the largest request body, in MiB.
         threads: threads the framework may use for one run; 0: its own choice.
         warm_up: whether ``init()`` runs the model once per batch size.
+        access_log: whether each request gets a line in the log; those that are refused for their own fault always do.
     """
 
     model_path: str = ""
@@ -53,19 +57,24 @@ class Settings:
     allow_cpu: bool = False
     max_batch: int = 32
     max_queue: int = 512
-    max_concurrency: int = 128
+    max_queue_ms: int = 5_000
+    max_concurrency: int = 512
     batching: bool = True
+    calibrate: bool = True
+    parallel: int = 0
     timeout_ms: int = 60_000
     max_body_mb: float = 100.0
     threads: int = 0
     warm_up: bool = True
+    access_log: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("max_batch", "max_queue", "max_concurrency", "timeout_ms", "max_body_mb"):
+        for name in ("max_batch", "max_queue", "max_queue_ms", "max_concurrency", "timeout_ms", "max_body_mb"):
             if not 0 < getattr(self, name) < math.inf:
                 raise SettingsError(f"{name} must be a number above 0, got {getattr(self, name)}.")
-        if self.threads < 0:
-            raise SettingsError(f"threads must be 0 (the framework's own choice) or more, got {self.threads}.")
+        for name, meaning in (("threads", "the framework's own choice"), ("parallel", "measured")):
+            if getattr(self, name) < 0:
+                raise SettingsError(f"{name} must be 0 ({meaning}) or more, got {getattr(self, name)}.")
 
 
 def load_settings(folder: Union[str, Path], environ: Optional[Mapping[str, str]] = None) -> Settings:

@@ -1,32 +1,41 @@
-"""``init()``, stage by stage: settings, model, device, hooks, warm-up."""
+"""``init()``, stage by stage: settings, model, device, hooks, warm-up, calibration."""
 
 from __future__ import annotations
 
+import gc
 import io
 import json
+import logging
 import os
-import time
 from pathlib import Path
-from typing import Any, List, Optional
+from typing import Any, Callable, Optional
 
 import numpy as np
 
 from .adapters import load_adapter
-from .adapters.base import Adapter, ModelFormatError
+from .adapters.base import Adapter, ModelFormatError, TensorSpec
 from .adapters.options import AdapterOptions
-from .failures import BadInput, RequestFailure
+from .engine.batching import nothing
+from .engine.engine import Engine
+from .engine.local import LocalEngine
+from .engine.scheduling import Scheduler, scheduler
+from .engine.shared import SharedEngine
+from .failures import BadInput
+from .health import watch_health
 from .hooks import Hook, HookError, is_file_hook, load_hook
 from .model_finder import find_model
 from .runtime import Runtime
 from .settings import SETTINGS_FILE, Settings, SettingsError, load_settings
 from .stages import say, stage
 
-WARM_UP_SECONDS = 120.0
-"""A warm-up run that takes longer than this is left behind: the service starts without it."""
+_GC_THRESHOLD = 50_000
+"""Objects made between two looks of the garbage collector; a request makes some hundred, and hardly a cycle."""
 
 
 def start(folder: Path) -> Runtime:
-    """Load and warm up the model that ``AZUREML_MODEL_DIR`` holds, as the bundle in ``folder`` asks.
+    """Make a runtime of the bundle in ``folder`` and the model in ``AZUREML_MODEL_DIR``.
+
+    With several workers the model is loaded once, in a process that all of them share.
 
     Raises:
         SettingsError, ModelFormatError, HookError, NoGpuError: with a message that says what to do.
@@ -38,6 +47,44 @@ def start(folder: Path) -> Runtime:
             raise SettingsError(
                 "WORKER_PRELOAD=true does not work: threads and GPUs do not survive the fork. Unset it."
             )
+    _quieten(settings)
+    with stage("hooks"):
+        preprocess = load_hook(settings.preprocess, role="preprocess", folder=folder)
+        postprocess = load_hook(settings.postprocess, role="postprocess", folder=folder)
+    waiting = scheduler()
+    shared = int(os.environ.get("WORKER_COUNT") or 1) > 1
+    engine: Engine = _shared_engine(folder, waiting) if shared else load_engine(settings, folder, waiting)
+    watch_health(engine.healthy)
+    names = [spec.name for spec in engine.facts.outputs]
+    if postprocess and len(names) > 1 and not is_file_hook(postprocess.text.split("|")[0]):
+        raise HookError(
+            f"postprocess={postprocess.text!r} takes one output, the model has {', '.join(names)}: "
+            "name one with output=."
+        )
+    runtime = Runtime(
+        settings, engine, scheduler=waiting, preprocess=preprocess, postprocess=postprocess, version=version
+    )
+    if isinstance(engine, SharedEngine):
+        engine.publish(runtime.counts)
+    with stage("ready"):
+        # What is there now stays: a look through a framework's million objects would hold up every request.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(_GC_THRESHOLD, 20, 100)
+    return runtime
+
+
+def _shared_engine(folder: Path, waiting: Scheduler) -> SharedEngine:
+    with stage("model_process") as current:
+        engine = SharedEngine(folder, scheduler=waiting)
+        current.note = str(engine.facts.input)
+    return engine
+
+
+def load_engine(
+    settings: Settings, folder: Path, waiting: Scheduler, *, after_batch: Callable[[], None] = nothing
+) -> LocalEngine:
+    """Find, load, warm up and measure the model, in this process."""
     with stage("find_model") as current:
         found = find_model(Path(_model_dir()), hint=settings.model_path or None)
         current.note = f"{found.format} {found.path.name}"
@@ -48,20 +95,19 @@ def start(folder: Path) -> Runtime:
         current.note = str(adapter.device)
         if adapter.device.kind == "cpu":
             say("GPU_INFER_WARNING no GPU: this service runs on the CPU, as its settings allow.")
-    with stage("hooks"):
-        wanted = tuple(spec.name for spec in adapter.outputs)
-        preprocess = load_hook(settings.preprocess, role="preprocess", folder=folder)
-        postprocess = load_hook(settings.postprocess, role="postprocess", folder=folder)
-        if postprocess and len(wanted) > 1 and not is_file_hook(postprocess.text.split("|")[0]):
-            raise HookError(
-                f"postprocess={postprocess.text!r} takes one output, the model has {', '.join(wanted)}: "
-                "name one with output=."
-            )
-    runtime = Runtime(settings, adapter, wanted=wanted, preprocess=preprocess, postprocess=postprocess, version=version)
-    with stage("warm_up") as current:
-        current.note = _warm_up(runtime) if settings.warm_up else "skipped: switched off"
-        runtime.batcher.forget()
-    return runtime
+    return LocalEngine(
+        adapter,
+        settings=settings,
+        sample=_sample(adapter, settings, folder),
+        scheduler=waiting,
+        after_batch=after_batch,
+    )
+
+
+def _quieten(settings: Settings) -> None:
+    """Leave the stock server's lines about each request out; ours stand in for those that matter."""
+    if not settings.access_log:
+        logging.getLogger("azmlinfsrv").setLevel(logging.WARNING)
 
 
 def _model_dir() -> str:
@@ -82,43 +128,20 @@ def _options(settings: Settings) -> AdapterOptions:
     )
 
 
-def _warm_up(runtime: Runtime) -> str:
-    """Run every batch size once, through the thread that will run them later; returns a note for the stage line."""
-    sample = _sample(runtime.adapter, runtime.preprocess)
-    if sample is None:
-        return "skipped: the shape of an item is not known (set GPU_INFER_ITEM_SHAPE)"
-    done: List[str] = []
-    for size in runtime.batcher.sizes:
-        rows = (
-            np.empty(size, dtype=object) if isinstance(sample, bytes) else np.empty((size, *sample.shape), sample.dtype)
-        )
-        rows[:] = [sample] * size if isinstance(sample, bytes) else sample
-        try:
-            outcome = runtime.batcher.run(rows, deadline=time.monotonic() + WARM_UP_SECONDS)
-        except RequestFailure as failure:
-            return f"stopped at batch size {size}: {failure.message}"
-        if outcome.failures:
-            failure = outcome.failures[0] if 0 in outcome.failures else next(iter(outcome.failures.values()))
-            if isinstance(failure.__cause__, ModelFormatError):
-                raise failure.__cause__
-            return f"stopped: {failure.message} (on a sample of zeros; real items may be fine)"
-        done.append(str(size))
-    return f"batch sizes {' '.join(done)}"
-
-
-def _sample(adapter: Adapter, preprocess: Optional[Hook]) -> Any:
+def _sample(adapter: Adapter, settings: Settings, folder: Path) -> Any:
     """An item to warm up with: a grey picture where the model takes one, else zeros; ``None`` where nobody knows."""
     if adapter.input.dtype == "bytes":
         return _grey_jpeg()
-    if preprocess is not None and not is_file_hook(preprocess.text):
+    if settings.preprocess and not any(is_file_hook(piece.strip()) for piece in settings.preprocess.split("|")):
+        preprocess: Optional[Hook] = load_hook(settings.preprocess, role="preprocess", folder=folder)
         try:
-            return np.asarray(preprocess(_grey_jpeg()))
+            return np.asarray(preprocess(_grey_jpeg())) if preprocess else None
         except BadInput:
             pass  # a chain for arrays: the model's own shape tells more
-    shape = adapter.input.item_shape
-    if shape is None or any(axis is None for axis in shape):
+    spec: TensorSpec = adapter.input
+    if spec.item_shape is None or any(axis is None for axis in spec.item_shape):
         return None
-    return np.zeros([axis or 0 for axis in shape], dtype=adapter.input.dtype)
+    return np.zeros([axis or 0 for axis in spec.item_shape], dtype=spec.dtype)
 
 
 def _grey_jpeg() -> bytes:

@@ -37,6 +37,9 @@ _ABANDONED_SECONDS = 3600.0
 """A folder without an entry is being built, for less than this."""
 
 _BOOTING = "Booting worker with pid"
+_READY = ("ready for serving traffic", "GPU_INFER_STAGE ready ok")
+"""What the stock server's log says of a user's script, and ours of the bundled one."""
+
 _KIND, _TARGET = "service", "local"
 
 
@@ -146,7 +149,7 @@ class LocalTarget:
         if entry.details["own_script"] or entry.details["workers"] == 1:
             return True
         log = process.read_log(Path(entry.details["folder"]))
-        ready = [stage for stage in stages(log) if (stage.name, stage.state) == ("warm_up", "ok")]
+        ready = [stage for stage in stages(log) if (stage.name, stage.state) == ("ready", "ok")]
         return len(ready) >= entry.details["workers"]
 
     def _timed_out(self, entry: Entry, timeout: float) -> DeploymentTimeoutError:
@@ -352,7 +355,7 @@ class LocalTarget:
         finally:
             health.close()
         log = process.read_log(Path(entry.details["folder"]))
-        return "Unhealthy" if "ready for serving traffic" in log else "Starting"
+        return "Unhealthy" if any(ready in log for ready in _READY) else "Starting"
 
     def _deployment(self, entry: Entry, state: State) -> Deployment:
         return Deployment(

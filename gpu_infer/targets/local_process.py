@@ -117,10 +117,12 @@ def server_environment(
     """
     temporary = bundle.parent / "tmp"
     temporary.mkdir(exist_ok=True)
-    arguments = environment.get("GUNICORN_CMD_ARGS", "")
+    script = bundle / entry_script
+    # gunicorn takes classes by name, and looks for them before the server has looked at its own settings.
+    arguments = f"{environment.get('GUNICORN_CMD_ARGS', '')} --pythonpath {script.parent}".strip()
     if _gunicorn_has_control_socket():
         # One path per user: several services would fight for it, and nobody here needs it.
-        arguments = f"{arguments} --no-control-socket".strip()
+        arguments = f"{arguments} --no-control-socket"
     return {
         **{name: value for name, value in os.environ.items() if not name.startswith(_FROM_AZURE)},
         "PYTHONUNBUFFERED": "1",
@@ -130,7 +132,7 @@ def server_environment(
         **environment,
         "GUNICORN_CMD_ARGS": arguments,
         "AZUREML_MODEL_DIR": str(model_dir),
-        "AZUREML_ENTRY_SCRIPT": str(bundle / entry_script),
+        "AZUREML_ENTRY_SCRIPT": str(script),
         "AML_APP_ROOT": str(bundle),
     }
 

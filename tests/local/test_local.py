@@ -79,11 +79,13 @@ def test_from_a_model_to_an_answer_and_back(tiny_model: Path, state: Path) -> No
         uri = service.scoring_uri
     assert [event.stage for event in events if event.state == "ok"] == [
         "settings",
+        "hooks",
         "find_model",
         "load_model",
         "device",
-        "hooks",
         "warm_up",
+        "calibrate",
+        "ready",
         "healthy",
     ]
     assert service.state == "Deleted"

@@ -67,7 +67,7 @@ class ModelFormatError(Exception):
 
 
 class Adapter(Protocol):
-    """A loaded model. ``predict`` is only ever called by one thread at a time."""
+    """A loaded model. ``predict`` may be called by several threads at once."""
 
     framework: str
     """``tensorflow``, ``torch`` or ``onnxruntime``."""
@@ -77,6 +77,16 @@ class Adapter(Protocol):
     device: DeviceInfo
     invalid_input_errors: Tuple[Type[BaseException], ...]
     """What ``predict`` raises when the values, not the model, are at fault."""
+
+    def use_threads(self, threads: int) -> None:
+        """Take so many CPU threads for each run from now on; called while nothing runs.
+
+        Args:
+            threads: 0 for the framework's own choice.
+
+        Does nothing where the framework has one pool of threads for all runs.
+        """
+        ...
 
     def predict(self, batch: np.ndarray, wanted: Sequence[str]) -> Mapping[str, np.ndarray]:
         """Run one batch.

@@ -12,6 +12,13 @@ from .options import AdapterOptions
 ENTRY_SCRIPT = 'Serve such a model with an entry script of your own: deploy(..., entry_script="score.py").'
 
 
+class OnePool:
+    """For adapters of a framework that has one pool of threads for all runs, set up when the model is loaded."""
+
+    def use_threads(self, threads: int) -> None:
+        """See ``Adapter.use_threads``."""
+
+
 class RefusedInputError(ValueError):
     """The model said that the values are at fault; for frameworks that have no exception of their own for that."""
 

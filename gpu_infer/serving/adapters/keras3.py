@@ -10,7 +10,7 @@ from typing import Any, Dict, List, Mapping, Sequence, Tuple, Type, cast
 import numpy as np
 
 from .base import DeviceInfo, ModelFormatError, TensorSpec
-from .common import ENTRY_SCRIPT, chosen_outputs, only_input
+from .common import ENTRY_SCRIPT, OnePool, chosen_outputs, only_input
 from .options import AdapterOptions
 from .tf_common import FRAMEWORK, LOAD_ERRORS, Compiled, load_error, out_of_memory, prepare, spec_of, tf
 
@@ -19,7 +19,7 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 keras: Any = import_module("keras")
 
 
-class KerasAdapter:
+class KerasAdapter(OnePool):
     """A Keras model, run in inference mode.
 
     Args:

@@ -10,6 +10,7 @@ from typing import Any, List, Mapping, Optional, Sequence, Tuple, Type
 
 import numpy as np
 
+from ..cores import usable_cores
 from ..device import NoGpuError, no_gpu_message, require_gpu
 from .base import DeviceInfo, ModelFormatError, TensorSpec
 from .common import checked_rows, chosen_outputs, only_input
@@ -64,11 +65,16 @@ class OnnxAdapter:
         UnicodeDecodeError,
     )
 
-    def __init__(self, session: Any, device: DeviceInfo, options: AdapterOptions) -> None:
+    def __init__(self, session: Any, device: DeviceInfo, options: AdapterOptions, path: Path) -> None:
         self._session = session
+        self._path = path
         self.device = device
         self.input: TensorSpec = only_input([_input_spec(node) for node in session.get_inputs()])
         self.outputs: Tuple[TensorSpec, ...] = chosen_outputs(_output_specs(session.get_outputs(), options), options)
+
+    def use_threads(self, threads: int) -> None:
+        """See ``Adapter.use_threads``: a session keeps the number it was made with, so this makes another."""
+        self._session = _session(self._path, threads, [CPU])
 
     def predict(self, batch: np.ndarray, wanted: Sequence[str]) -> Mapping[str, np.ndarray]:
         """Run one batch, see ``Adapter.predict``."""
@@ -86,22 +92,28 @@ def load(path: Path, options: AdapterOptions) -> OnnxAdapter:
         NoGpuError: no GPU, or one that the session could not use, and the CPU is not allowed.
     """
     device = require_gpu(FRAMEWORK, allow_cpu=options.allow_cpu)
-    settings: Any = ort.SessionOptions()
-    if options.threads:
-        settings.intra_op_num_threads = options.threads
     providers = [CPU]
     if device.kind == "cuda":
         _load_cuda_libraries()
         providers = [CUDA, CPU]
     try:
-        session: Any = ort.InferenceSession(str(path), sess_options=settings, providers=providers)
+        session = _session(path, options.threads or 0, providers)
     except LOAD_ERRORS as error:
         raise ModelFormatError(
             f"The ONNX file {path.name} could not be loaded by ONNX Runtime {ort.__version__}: "
             f"{str(error).strip().splitlines()[0][:500]} A newer opset needs a newer onnxruntime; weights kept "
             "outside the file (*.onnx.data) must lie beside it; custom operators need an entry script."
         ) from error
-    return OnnxAdapter(session, _used_device(session, device, options), options)
+    return OnnxAdapter(session, _used_device(session, device, options), options, path)
+
+
+def _session(path: Path, threads: int, providers: Sequence[str]) -> Any:
+    """A session with so many threads for a run, 0 for as many as this process has cores."""
+    settings: Any = ort.SessionOptions()
+    settings.intra_op_num_threads = threads or usable_cores()
+    # Its threads would spin between runs, on cores that read and answer requests.
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return ort.InferenceSession(str(path), sess_options=settings, providers=list(providers))
 
 
 def _load_cuda_libraries() -> None:

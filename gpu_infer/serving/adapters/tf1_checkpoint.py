@@ -8,7 +8,7 @@ from typing import Any, Dict, List, Mapping, Sequence, Tuple, Type
 import numpy as np
 
 from .base import DeviceInfo, ModelFormatError, TensorSpec
-from .common import checked_rows, only_input
+from .common import OnePool, checked_rows, only_input
 from .options import AdapterOptions
 from .tf1_graph import Network, find_network
 from .tf_common import FRAMEWORK, INVALID_INPUT, LOAD_ERRORS, load_error, out_of_memory, prepare, refusals, spec_of, tf
@@ -16,7 +16,7 @@ from .tf_common import FRAMEWORK, INVALID_INPUT, LOAD_ERRORS, load_error, out_of
 v1: Any = tf.compat.v1
 
 
-class CheckpointAdapter:
+class CheckpointAdapter(OnePool):
     """A session of its own on a graph of its own, both held here: whichever thread calls, no default graph is used.
 
     Args:

@@ -8,14 +8,14 @@ from typing import Any, List, Mapping, Sequence, Tuple, Type
 import numpy as np
 
 from .base import DeviceInfo, ModelFormatError, TensorSpec
-from .common import chosen_outputs, only_input
+from .common import OnePool, chosen_outputs, only_input
 from .options import AdapterOptions
 from .tf_common import FRAMEWORK, LOAD_ERRORS, Compiled, load_error, out_of_memory, pick_name, prepare, spec_of, tf
 
 DEFAULT_SIGNATURE = "serving_default"
 
 
-class SavedModelAdapter:
+class SavedModelAdapter(OnePool):
     """A signature of a SavedModel, called by keyword.
 
     Args:

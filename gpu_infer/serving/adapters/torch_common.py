@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from importlib import import_module
 from typing import Any, Dict, Iterator, Mapping, Optional, Sequence, Tuple, Type, cast
 
@@ -37,6 +38,24 @@ def prepare(options: AdapterOptions) -> DeviceInfo:
     if options.threads:
         torch.set_num_threads(options.threads)
     return device
+
+
+class OwnThreads:
+    """For adapters of PyTorch, where each thread that runs a model says how many threads its runs take."""
+
+    _DEFAULT = int(torch.get_num_threads())
+    _wanted = 0
+    _said = threading.local()
+
+    def use_threads(self, threads: int) -> None:
+        """See ``Adapter.use_threads``."""
+        self._wanted = threads or self._DEFAULT
+
+    def say_threads(self) -> None:
+        """Tell PyTorch, in a thread that is about to run the model."""
+        if self._wanted and getattr(self._said, "threads", 0) != self._wanted:
+            torch.set_num_threads(self._wanted)
+            self._said.threads = self._wanted
 
 
 def torch_device(device: DeviceInfo) -> Any:

@@ -15,6 +15,7 @@ from .options import AdapterOptions
 from .torch_common import (
     FRAMEWORK,
     INVALID_INPUT,
+    OwnThreads,
     as_tensor,
     collect,
     dtype_name,
@@ -45,7 +46,7 @@ class _BatchRange:
     most: Optional[int]
 
 
-class ExportedAdapter:
+class ExportedAdapter(OwnThreads):
     """An exported program, called through the module that it unpacks to.
 
     Args:
@@ -72,6 +73,7 @@ class ExportedAdapter:
 
     def predict(self, batch: np.ndarray, wanted: Sequence[str]) -> Mapping[str, np.ndarray]:
         """Run one batch, see ``Adapter.predict``; in several runs where it is larger than the program allows."""
+        self.say_threads()
         step = self._range.most or len(batch)
         parts = [self._run(batch[at : at + step], wanted) for at in range(0, len(batch), step)]
         if len(parts) == 1:

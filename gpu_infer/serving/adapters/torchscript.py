@@ -14,6 +14,7 @@ from .options import AdapterOptions
 from .torch_common import (
     FRAMEWORK,
     INVALID_INPUT,
+    OwnThreads,
     as_tensor,
     collect,
     dtype_name,
@@ -29,7 +30,7 @@ _TAKES_INTEGERS = {"aten::embedding": 1, "aten::embedding_bag": 1, "aten::one_ho
 """Operations that take integers, with the place of the argument."""
 
 
-class TorchScriptAdapter:
+class TorchScriptAdapter(OwnThreads):
     """A TorchScript module in inference mode.
 
     Args:
@@ -56,6 +57,7 @@ class TorchScriptAdapter:
 
     def predict(self, batch: np.ndarray, wanted: Sequence[str]) -> Mapping[str, np.ndarray]:
         """Run one batch, see ``Adapter.predict``."""
+        self.say_threads()
         return collect(run_module(self._module, as_tensor(batch, self._dtype, self._device)), wanted, batch)
 
     def _output_kinds(self, options: AdapterOptions) -> Dict[str, str]:

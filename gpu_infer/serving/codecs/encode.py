@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from typing import Any, List, Optional, Sequence, Set, Tuple, cast
+from typing import Any, List, Optional, Sequence, Set, Tuple, Union, cast
 
 import numpy as np
 import orjson
@@ -16,11 +16,11 @@ from .decode import JSON, NPY
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
 
 
-def encode_results(results: Sequence[Any], *, many: bool, accept_npy: bool) -> Tuple[bytes, str]:
+def encode_results(results: Union[Sequence[Any], np.ndarray], *, many: bool, accept_npy: bool) -> Tuple[bytes, str]:
     """Encode the results of a request.
 
     Args:
-        results: one per item.
+        results: one per item, as a list or an array.
         many: whether the answer has an entry per item, or is the one result.
         accept_npy: whether the caller takes ``.npy``.
 
@@ -34,7 +34,7 @@ def encode_results(results: Sequence[Any], *, many: bool, accept_npy: bool) -> T
         array = _as_array(results) if many else _as_array(results[:1])
         if array is not None:
             return npy.encode(array if many else array[0]), NPY
-    return to_json(list(results) if many else results[0]), JSON
+    return to_json(results if many else results[0]), JSON
 
 
 def to_json(value: Any) -> bytes:
@@ -71,8 +71,10 @@ def _fallback(value: Any) -> Any:
     raise TypeError(f"a value of type {type(value).__name__}")
 
 
-def _as_array(results: Sequence[Any]) -> Optional[np.ndarray]:
+def _as_array(results: Union[Sequence[Any], np.ndarray]) -> Optional[np.ndarray]:
     """One array of all results, ``None`` where they are not numbers of one shape."""
+    if is_array(results):
+        return results if results.dtype.kind in "biufcV" else None
     rows: List[np.ndarray] = []
     for result in results:
         if not isinstance(result, (np.ndarray, np.generic, bool, int, float)):

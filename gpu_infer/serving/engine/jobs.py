@@ -1,0 +1,116 @@
+"""What waits for the model, and what becomes of it."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
+
+import numpy as np
+
+from ..failures import RequestFailure
+
+Outputs = Dict[str, np.ndarray]
+Done = Callable[[Any], None]
+
+
+@dataclass(frozen=True)
+class BlockResult:
+    """What became of a block of items.
+
+    Args:
+        outputs: by output name, ``[k, ...]``: one row per item. Empty where an item failed: then the request fails.
+        failures: by index in the block, why an item has no output.
+        batch: how many items the largest batch held that this block was part of, padding not counted.
+        queue_ms: the longest time an item waited for the device.
+        compute_ms: the longest time that one of its batches took.
+    """
+
+    outputs: Outputs
+    failures: Dict[int, RequestFailure]
+    batch: int
+    queue_ms: float
+    compute_ms: float
+
+
+class Job:
+    """Some items of one request, at most a batch of them, waiting for the device."""
+
+    __slots__ = ("abandoned", "deadline", "done", "key", "queued", "rows")
+
+    def __init__(self, rows: np.ndarray, deadline: float, queued: float, done: Done) -> None:
+        self.rows = rows
+        self.deadline = deadline
+        self.queued = queued
+        self.done = done
+        self.abandoned = False
+        # Jobs of one key can run in one batch.
+        self.key: Tuple[Any, ...] = (rows.dtype, rows.shape[1:])
+
+
+def batch_sizes(max_batch: int, *, fixed: Optional[int], padded: bool) -> List[int]:
+    """The batch sizes that the model will see.
+
+    Args:
+        max_batch: the largest.
+        fixed: the only size that the model takes, where it insists on one.
+        padded: whether sizes are rounded up to powers of two, so that a GPU framework plans each shape once.
+
+    Returns:
+        ascending sizes; without padding just the smallest and the largest, since any size between them runs as it is.
+    """
+    if fixed is not None:
+        return [fixed]
+    if not padded:
+        return sorted({1, max_batch})
+    return powers_of_two(max_batch)
+
+
+def powers_of_two(most: int) -> List[int]:
+    """1, 2, 4, ... and ``most`` itself."""
+    return sorted({*(1 << power for power in range(most.bit_length())), most})
+
+
+class Gather:
+    """Puts the results of a request's blocks together again, and hands them over when the last is there."""
+
+    def __init__(self, count: int, size: int, done: Done) -> None:
+        self._parts: List[Any] = [None] * count
+        self._left = count
+        self._size = size
+        self._lock = threading.Lock()
+        self._done = done
+
+    def place(self, index: int) -> Done:
+        """Where one block's result goes."""
+
+        def put(part: Any) -> None:
+            with self._lock:
+                self._parts[index] = part
+                self._left -= 1
+                complete = self._left == 0
+            if complete:
+                self._done(_join(self._parts, self._size))
+
+        return put
+
+
+def _join(parts: Sequence[Any], size: int) -> Union[BlockResult, RequestFailure]:
+    refused = next((part for part in parts if isinstance(part, RequestFailure)), None)
+    if refused is not None:
+        return refused
+    failures = {
+        block * size + index: failure for block, part in enumerate(parts) for index, failure in part.failures.items()
+    }
+    return BlockResult(
+        {} if failures else stacked([part.outputs for part in parts]),
+        failures,
+        max(part.batch for part in parts),
+        max(part.queue_ms for part in parts),
+        max(part.compute_ms for part in parts),
+    )
+
+
+def stacked(parts: Sequence[Outputs]) -> Outputs:
+    """The outputs of several blocks as those of one."""
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
