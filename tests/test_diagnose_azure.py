@@ -347,7 +347,7 @@ SHAPES: list[tuple[str, str, type[GpuInferError], Any, type[GpuInferError], str,
         ),
         DeploymentTimeoutError,
         "not healthy in time",
-        "service.logs()",
+        "wait= gives it longer",
     ),
     (
         "crash-loop",

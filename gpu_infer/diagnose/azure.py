@@ -15,9 +15,16 @@ from typing import Any, cast
 
 from gpu_infer.blotting import blotted
 from gpu_infer.diagnose.logs import init_failure, last_traceback, tail
-from gpu_infer.diagnose.meanings import TEXTS, Meaning
+from gpu_infer.diagnose.meanings import LATE, TEXTS, Meaning
 from gpu_infer.diagnose.statuses import KINDS, STATUSES
-from gpu_infer.errors import DeploymentError, GpuInferError, ScoringError, ScoringInitError, WorkspaceError
+from gpu_infer.errors import (
+    DeploymentError,
+    DeploymentTimeoutError,
+    GpuInferError,
+    ScoringError,
+    ScoringInitError,
+    WorkspaceError,
+)
 
 __all__ = ["azure_error"]
 
@@ -26,6 +33,9 @@ MOST_SAID = 700
 
 MOST_BODIES = 50
 """Brackets that are tried for a body: a text may hold any number that are never closed."""
+
+SHOWN_LINES = 15
+"""Of a log, in a message; ``.logs`` of the error has more."""
 
 _UNKNOWN = Meaning("", "", "Repeat the call. If it stays so, open a support request with these words.")
 _REFUSED = Meaning("", "Azure refuses the request.", "Correct what it names, or open a support request.")
@@ -43,6 +53,7 @@ def azure_error(
     default: type[GpuInferError],
     text: str = "",
     logs: str = "",
+    crashed: bool = True,
 ) -> GpuInferError:
     """Make one typed error: what happened, why, what to do, and Azure's own words without their secrets.
 
@@ -51,17 +62,22 @@ def azure_error(
         doing: what was being done, such as ``creating cluster 'aks-gpu'``.
         default: the type, where the text does not tell a more special one.
         text: more of what Azure has said.
-        logs: of the service's containers; a traceback in them decides.
+        logs: of the service's containers; a traceback in them decides where Azure names no other reason.
+        crashed: whether that traceback can be what it failed by: else it is of a container that ran before.
 
     Returns:
         the error; the caller raises it ``from`` the SDK's.
     """
-    if logs and issubclass(default, DeploymentError) and last_traceback(logs):
-        name = re.search(r"'([^']*)'", doing)
-        return init_failure(name[1] if name else "", logs)
     said = "\n".join(part for part in (_text(error), text) if part)
     status = _status(error, said)
     meaning = _meaning(error, said, status)
+    if meaning is _UNKNOWN and issubclass(default, DeploymentTimeoutError):
+        meaning = LATE
+    tells_no_other = meaning.error in (None, ScoringInitError, DeploymentTimeoutError)
+    if logs and crashed and tells_no_other and issubclass(default, DeploymentError) and last_traceback(logs):
+        name = re.search(r"'([^']*)'", doing)
+        change = doing if doing.startswith(("updating", "scaling")) else ""
+        return init_failure(name[1] if name else "", logs, doing=change)
     kind = meaning.error or default
     if kind is ScoringInitError and not issubclass(default, DeploymentError):
         kind = default
@@ -72,6 +88,8 @@ def azure_error(
     if words and because and type(error) not in (KeyError, AttributeError, TypeError):  # slips of the SDK tell nothing
         who = "Azure says" if error is None or shown or _body(said) else "The SDK says"
         lines.append(f"{who}{f' ({shown})' if shown else ''}: {words}")
+    if issubclass(kind, DeploymentTimeoutError) and logs.strip():
+        lines.append(f"The end of its log:\n{tail(logs, SHOWN_LINES)}")
     return _made(kind, blotted("\n".join(lines)), status, logs)
 
 

@@ -198,19 +198,21 @@ def _with_message(lines: list[str], end: int) -> list[str]:
     return lines[: last + 1]
 
 
-def init_failure(name: str, log: str, *, exit_code: int | None = None) -> ScoringInitError:
+def init_failure(name: str, log: str, *, exit_code: int | None = None, doing: str = "") -> ScoringInitError:
     """The error for a service that died while it started.
 
     Args:
         name: of the service.
         log: everything that it wrote.
         exit_code: of the server, negative for a signal, where known.
+        doing: what was being done to a service that ran before, such as ``updating service 'gpu-rn'``.
     """
     log = blotted(log)
     traceback = last_traceback(log)
     stage = current_stage(log)
     where = f" in stage {stage}" if stage else ""
-    lines = [f"Service {name!r} did not start: its entry script failed{where}."]
+    happened = f"{doing[:1].upper()}{doing[1:]} failed" if doing else f"Service {name!r} did not start"
+    lines = [f"{happened}: its entry script failed{where}."]
     own = _OWN_ERROR.search(traceback)
     worker = _worker_exit(log)
     cause = _cause(traceback) or _cause_of_exit(exit_code if worker is None else worker, traceback)

@@ -20,7 +20,7 @@ from gpu_infer.errors import (
     ServiceNotFoundError,
 )
 
-__all__ = ["TEXTS", "Meaning"]
+__all__ = ["LATE", "TEXTS", "Meaning"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,14 @@ class Meaning:
 
 
 _PORTAL_QUOTA = "Ask for more in the Azure portal under Quotas, take a smaller size or fewer nodes, or another region."
+
+LATE = Meaning(
+    "nothing, and the service is not healthy when the time of `wait=` is over",
+    "It was not healthy in time, and has not failed either: a large model, a slow init(), or an image that is still "
+    "being built or fetched.",
+    "Give it longer: deploy(wait=SECONDS), or service.wait(timeout=SECONDS) where it is there already.",
+    error=DeploymentTimeoutError,
+)
 
 
 TEXTS: tuple[Meaning, ...] = (  # the first that matches, so the special before the general
@@ -167,7 +175,7 @@ TEXTS: tuple[Meaning, ...] = (  # the first that matches, so the special before 
     Meaning(
         "`DeploymentTimedOut`, `Deployment polling exceeded timeout override`",
         "The service was not healthy in time: a large model, a slow init(), or a container that keeps failing.",
-        "service.logs() tells which; wait= gives it longer.",
+        "The end of its log tells which; wait= gives it longer.",
         r"DeploymentTimedOut|polling exceeded timeout|state: TimedOut|terminal state, current service state: Unhealthy",
         DeploymentTimeoutError,
     ),

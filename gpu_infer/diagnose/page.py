@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from gpu_infer import errors
 from gpu_infer.diagnose.azure import azure_error
 from gpu_infer.diagnose.logs import CAUSES
-from gpu_infer.diagnose.meanings import TEXTS, Meaning
+from gpu_infer.diagnose.meanings import LATE, TEXTS, Meaning
 from gpu_infer.diagnose.statuses import KINDS, STATUSES
 
 __all__ = ["page"]
@@ -68,7 +68,7 @@ def page() -> str:
         _DEFAULT_WORDS,
         _table(TEXTS),
         "## Where the text says no more\n",
-        _table([*statuses, *families]),
+        _table([*statuses, *families, LATE]),
         "## What the log of a service says\n",
         _LOG_WORDS,
         _rows(

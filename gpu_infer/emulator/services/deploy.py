@@ -82,7 +82,7 @@ def _roll_out(
         service.coming.end()
         service.coming = None
     service.updated = datetime.now(UTC)
-    service.state = "Transitioning"
+    service.state, service.log = "Transitioning", ""
     obstacle = state.services.obstacle(service, spec)
     if obstacle is None and failing is None:
         service.spec = spec  # what Azure shows is what was asked for last

@@ -70,7 +70,7 @@ class Service:
         tokens: access tokens, and when each expires (seconds since the epoch).
         running: what answers scoring requests.
         coming: the deployment on its way.
-        log: of a deployment that came to nothing.
+        log: of the latest deployment, where that came to nothing.
     """
 
     name: str

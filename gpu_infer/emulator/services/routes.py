@@ -183,13 +183,14 @@ def _token(state: State, request: Request) -> Response:
 
 def _logs(state: State, request: Request) -> Response:
     service = state.services.find(request.args["name"])
-    rollout = service.coming or service.running
     if request.query.get("init", "").lower() == "true":
         text = "Models are laid out by the emulator; there is no init container.\n"
     elif not state.settings.run_services:
         text = "This emulator was started with run_services=False: no container runs.\n"
     else:
-        text = rollout.logs() if rollout else service.log
+        # Of all containers: those that serve, those that are coming, and those that have failed to.
+        written = [*(rollout.logs() for rollout in service.rollouts()), service.log]
+        text = "\n".join(log for log in written if log)
     tail = int(request.query.get("tail") or 5000)
     return answer({"content": "".join(text.splitlines(keepends=True)[-tail:])})
 
