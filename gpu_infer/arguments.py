@@ -6,7 +6,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from gpu_infer.blotting import remember_secrets
 from gpu_infer.errors import Finding, PreflightError
@@ -27,14 +27,6 @@ def spec_from(model: Any, **a: Any) -> ServiceSpec:
     if a["output"] is not None and not isinstance(a["output"], str):
         message = f"output is the name of one output, got {a['output']!r}."
         raise TypeError(message)
-    least, most = _bounds(a["replicas"])
-    for what, number in (("replicas", least), ("replicas", most or least), ("workers", a["workers"])):
-        if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-            message = f"{what} must be a whole number from 1, got {a[what]!r}."
-            raise ValueError(message)
-    if most is not None and most < least:
-        message = f"replicas=(least, most): {a['replicas']} has them the wrong way round."
-        raise ValueError(message)
     variables = _variables(a["environment_variables"])
     remember_secrets(variables)
     return ServiceSpec(
@@ -45,10 +37,9 @@ def spec_from(model: Any, **a: Any) -> ServiceSpec:
         output=a["output"] or "",
         preprocess=_hook_text(a["preprocess"], "preprocess"),
         postprocess=_hook_text(a["postprocess"], "postprocess"),
-        # Only named, it is taken as it is; the size is for one that has to be created.
-        cluster=Cluster(a["cluster"], vm_size="") if isinstance(a["cluster"], str) else a["cluster"],
+        cluster=_cluster_of(a["cluster"]),
         resources=Resources(a["gpus_per_replica"], a["cpu_cores"], a["memory_gb"], a["vm_size"]),
-        scale=Scale(least, a["workers"], max_replicas=most),
+        scale=Scale.of(a["replicas"], a["workers"]),
         batching=batching,
         entry_script=Path(a["entry_script"]).expanduser() if a["entry_script"] else None,
         conda_file=Path(a["conda_file"]).expanduser() if a["conda_file"] else None,
@@ -64,11 +55,20 @@ def spec_from(model: Any, **a: Any) -> ServiceSpec:
     )
 
 
-def _bounds(replicas: Any) -> tuple[Any, Any]:
-    """The least and the most replicas; no most where their number is fixed."""
-    if isinstance(replicas, tuple) and len(cast("tuple[Any, ...]", replicas)) == 2:
-        return cast("tuple[Any, Any]", replicas)
-    return cast("Any", replicas), None
+def _cluster_of(given: Any) -> Cluster | None:
+    """The cluster that is asked for. One that is only named is taken as it is: a size is for one to be created."""
+    if given is None or isinstance(given, Cluster):
+        return given
+    if isinstance(given, str):
+        return Cluster(given, vm_size="")
+    homes = {base.__module__.partition(".")[0] + "." + base.__name__ for base in type(given).__mro__}
+    if "azureml.ComputeTarget" not in homes:  # the SDK is not imported to tell
+        message = f"cluster is a name, a gpu_infer.Cluster or what provision_cluster() gives, got {given!r}."
+        raise TypeError(message)
+    if "azureml.AksCompute" not in homes:
+        message = f"cluster={given.name!r} is {type(given).__name__}; services run on AksCompute."
+        raise TypeError(message)
+    return Cluster(given.name, vm_size="")
 
 
 def _variables(given: Mapping[str, Any] | None, what: str = "environment_variables") -> dict[str, str]:

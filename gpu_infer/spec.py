@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 __all__ = [
     "Auth",
@@ -199,6 +199,24 @@ class Scale:
         _whole("workers", self.workers, at_least=1)
         if self.max_replicas is not None:
             _whole("max_replicas", self.max_replicas, at_least=self.replicas)
+
+    @classmethod
+    def of(cls, replicas: Any, workers: Any = 1) -> Scale:
+        """From ``replicas=``, a number or ``(least, most)``, and ``workers=``, as people give them.
+
+        Raises:
+            ValueError: something else; the message says what was given.
+        """
+        pair = cast("tuple[Any, ...]", replicas if isinstance(replicas, tuple) else (replicas,))
+        for what, given, numbers in (("replicas", cast("Any", replicas), pair), ("workers", workers, (workers,))):
+            whole = all(isinstance(one, int) and not isinstance(one, bool) and one >= 1 for one in numbers)
+            if not whole or len(numbers) not in (1, 2):
+                msg = f"{what} must be a whole number from 1, got {given!r}."
+                raise ValueError(msg)
+        if pair[-1] < pair[0]:
+            msg = f"replicas=(least, most): {replicas} has them the wrong way round."
+            raise ValueError(msg)
+        return cls(pair[0], workers, max_replicas=pair[1] if len(pair) == 2 else None)
 
     @property
     def most(self) -> int:

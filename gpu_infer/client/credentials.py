@@ -11,6 +11,8 @@ import threading
 from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn, TypeAlias, cast
 
+from ..errors import ServiceNotFoundError
+
 __all__ = ["AsyncProvider", "CredentialError", "Provider", "TaskVault", "ThreadVault", "Token"]
 
 Provider: TypeAlias = Callable[[], str]
@@ -152,6 +154,7 @@ class ThreadVault(_Vault):
 
         Raises:
             CredentialError: the provider raised, gave nothing usable, or took too long.
+            ServiceNotFoundError: the provider says that the service is gone.
         """
         provider = self._provider
         if provider is None or self._fresh(refused):
@@ -165,6 +168,8 @@ class ThreadVault(_Vault):
             self._share_failure(seen)
             try:
                 return self._store(provider())
+            except ServiceNotFoundError:
+                raise  # it is not the key that is missing
             except Exception as error:  # noqa: BLE001  (foreign code may raise anything)
                 self._failed(error)
         finally:
@@ -190,6 +195,7 @@ class TaskVault(_Vault):
 
         Raises:
             CredentialError: the provider raised, or gave nothing usable.
+            ServiceNotFoundError: the provider says that the service is gone.
         """
         provider = self._provider
         if provider is None or self._fresh(refused):
@@ -201,6 +207,8 @@ class TaskVault(_Vault):
             self._share_failure(seen)
             try:
                 return self._store(await _call(provider))
+            except ServiceNotFoundError:
+                raise  # it is not the key that is missing
             except Exception as error:  # noqa: BLE001  (foreign code may raise anything)
                 self._failed(error)
 

@@ -3,7 +3,7 @@
 What a check must know of a workspace is handed in as ``WorkspaceFacts``: no Azure package is imported here.
 """
 
-from gpu_infer.preflight.aks import check_aks, check_container
+from gpu_infer.preflight.aks import check_aks, check_container, check_room
 from gpu_infer.preflight.clusters import check_cluster, makes_cluster
 from gpu_infer.preflight.common import choose_template, find_local_model, script_template, template_of_files
 from gpu_infer.preflight.conda_files import lint_conda
@@ -18,6 +18,7 @@ __all__ = [
     "check_cluster",
     "check_container",
     "check_local",
+    "check_room",
     "choose_template",
     "find_local_model",
     "lint_conda",

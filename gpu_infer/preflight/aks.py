@@ -18,7 +18,7 @@ from gpu_infer.preflight.vm_sizes import gpus_per_node
 from gpu_infer.serving.model_finder import FoundModel
 from gpu_infer.spec import DEFAULT_CPU_CORES, DEFAULT_MEMORY_GB, Cluster, ServiceSpec
 
-__all__ = ["check_aks", "check_container"]
+__all__ = ["check_aks", "check_container", "check_room"]
 
 MAX_TIMEOUT = 300.0
 MAX_PAYLOAD_MB = 100.0
@@ -64,7 +64,7 @@ def check_aks(
         *check_name(spec),
         *_check_service(spec, facts),
         *check_cluster(cluster, facts),
-        *_check_room(spec, cluster, facts),
+        *check_room(spec, cluster, facts),
         *_check_model(spec, size_of(cluster, facts), found, model_bytes),
         *check_template(spec, found),
         *check_container(spec, template, today=today),
@@ -92,6 +92,26 @@ def check_container(spec: ServiceSpec, template: Template | None, *, today: date
         *(lint_conda(conda, gpu=spec.resources.gpus > 0, today=today) if _has_conda_file(spec) else []),
         *check_imports(spec, conda),
     ]
+
+
+def check_room(spec: ServiceSpec, cluster: Cluster, facts: WorkspaceFacts) -> list[Finding]:
+    """GPUs, cores and memory that all replicas need, against what the nodes have.
+
+    Args:
+        spec: its scale, its resources and its name count.
+        cluster: that it runs on.
+        facts: of the workspace.
+    """
+    vm_size, nodes = size_of(cluster, facts), nodes_of(cluster, facts)
+    gpus = gpus_per_node(vm_size, facts.sizes) if vm_size else None
+    if not gpus or not nodes:  # not known, or no GPU, which check_cluster() and resolve_size() have said
+        return []
+    room = _Room(spec, find_size(vm_size), nodes, gpus, facts.gpus_taken)
+    if spec.resources.gpus == 0:
+        message = f"gpus_per_replica=0: the GPUs of {nodes} x {vm_size} are paid for and not used by this service."
+        return [Finding("warning", "gpu-unused", message, "Leave gpus_per_replica at 1."), *_check_node(room)]
+    gpus_wrong = _check_gpus(room)
+    return [*gpus_wrong, *_check_node(room), *([] if gpus_wrong else _check_update(room, facts))]
 
 
 # --- inside -----------------------------------------------------------------------------------------------------------
@@ -137,20 +157,6 @@ class _Room:
     @property
     def memory(self) -> float:
         return self.spec.resources.memory_gb or DEFAULT_MEMORY_GB
-
-
-def _check_room(spec: ServiceSpec, cluster: Cluster, facts: WorkspaceFacts) -> list[Finding]:
-    """GPUs, cores and memory that all replicas need, against what the nodes have."""
-    vm_size, nodes = size_of(cluster, facts), nodes_of(cluster, facts)
-    gpus = gpus_per_node(vm_size, facts.sizes) if vm_size else None
-    if not gpus or not nodes:  # not known, or no GPU, which check_cluster() and resolve_size() have said
-        return []
-    room = _Room(spec, find_size(vm_size), nodes, gpus, facts.gpus_taken)
-    if spec.resources.gpus == 0:
-        message = f"gpus_per_replica=0: the GPUs of {nodes} x {vm_size} are paid for and not used by this service."
-        return [Finding("warning", "gpu-unused", message, "Leave gpus_per_replica at 1."), *_check_node(room)]
-    gpus_wrong = _check_gpus(room)
-    return [*gpus_wrong, *_check_node(room), *([] if gpus_wrong else _check_update(room, facts))]
 
 
 def _check_gpus(room: _Room) -> list[Finding]:
