@@ -44,7 +44,7 @@ def deploy(
     output: str | None = None,
     preprocess: Hook = None,
     postprocess: Hook = None,
-    cluster: Cluster | str | None = None,
+    cluster: Cluster | str | Any | None = None,
     vm_size: str | None = None,
     replicas: int | tuple[int, int] = 1,
     gpus_per_replica: int = 1,
@@ -77,7 +77,7 @@ def deploy(  # pyright: ignore[reportInconsistentOverload] - the first overload 
     output: str | None = None,
     preprocess: Hook = None,
     postprocess: Hook = None,
-    cluster: Cluster | str | None = None,
+    cluster: Cluster | str | Any | None = None,
     vm_size: str | None = None,
     replicas: int | tuple[int, int] = 1,
     gpus_per_replica: int = 1,
@@ -115,8 +115,9 @@ def deploy(  # pyright: ignore[reportInconsistentOverload] - the first overload 
             ``"divide:255"``, ``"flatten"``), ``"file.py:function"``, a path (its function ``preprocess``), or a
             function defined in a file. Steps are joined with ``|``.
         postprocess: the same behind the model: ``"argmax"``, ``"softmax"``, ``"sigmoid"``, ``"top_k:5"``, or yours.
-        cluster: on AKS: ``Cluster(...)``, created where it does not exist; or the name of one. ``Cluster()`` where
-            ``None``. Has no effect on this machine, like all up to ``memory_gb``.
+        cluster: on AKS: ``Cluster(...)``, created where it does not exist; the name of one; or what
+            ``provision_cluster()`` gives. ``Cluster()`` where ``None``. Has no effect on this machine, like all up to
+            ``memory_gb``.
         vm_size: of its nodes, instead of the cluster's own.
         replicas: containers; ``(least, most)`` lets Azure choose by load.
         gpus_per_replica: GPUs that each gets.
@@ -167,15 +168,18 @@ def deploy(  # pyright: ignore[reportInconsistentOverload] - the first overload 
         emit(Event(made.spec.name, finding.code, "warning" if finding.level == "warning" else "ok", str(finding)))
     if smoke_test is not False:
         run_smoke_test(_on_this_machine(made.spec, workspace), _template_of(made), sample=smoke_test)
+    seconds = seconds_of(wait) if wait and wait is not True else None
     deployment = _start(on, made, unnamed=name is None)
     service = service_from(deployment, on)
-    service.on_update(functools.partial(_redeploy, on, service.name, arguments))
-    if wait:
-        try:
-            service.wait(timeout=None if wait is True else seconds_of(wait))
-        except BaseException as error:
-            _remove_failed(service, deployment, error)
-            raise
+    try:
+        service.on_update(functools.partial(_redeploy, on, service.name, _with_model(arguments, deployment)))
+        if wait:
+            service.wait(timeout=seconds)
+        if deployment.hand_over is not None:
+            deployment.hand_over()
+    except BaseException as error:
+        _remove_failed(service, deployment, error)
+        raise
     return service
 
 
@@ -228,6 +232,22 @@ def services(workspace: Any = None) -> list[Service]:
 
 
 # --- inside -----------------------------------------------------------------------------------------------------------
+
+_LIFE = "keep() changes how long the service lives"
+_ANOTHER = "the service stays on its cluster, and deploy() makes another one elsewhere"
+_FIXED = {
+    "name": "the service stays the same one",
+    "target": "the service stays where it is",
+    "workspace": "the service stays where it is",
+    "cluster": _ANOTHER,
+    "vm_size": _ANOTHER,
+    "replace_retired": _ANOTHER,
+    "smoke_test": "that is part of deploy() alone",
+    "keep": _LIFE,
+    "ttl": _LIFE,
+    "overwrite": "the service is replaced anyway",
+}
+"""What ``update()`` does not take, and why."""
 
 
 @functools.cache
@@ -309,9 +329,10 @@ def _redeploy(on: Target, name: str, arguments: dict[str, Any], model: Any = Non
     if unknown:
         message = f"update() got arguments that deploy() does not have: {', '.join(unknown)}"
         raise TypeError(message)
-    fixed = sorted(set(changes) & {"name", "target", "keep", "ttl", "overwrite"})
+    fixed = sorted(set(changes) & set(_FIXED))
     if fixed:
-        message = f"update() does not change {', '.join(fixed)}; keep() changes how long the service lives."
+        reasons = "; ".join(dict.fromkeys(_FIXED[what] for what in fixed))
+        message = f"update() does not change {', '.join(fixed)}; {reasons}."
         raise ValueError(message)
     merged = {**arguments, **changes, "name": name}
     if model is not None:
@@ -320,8 +341,13 @@ def _redeploy(on: Target, name: str, arguments: dict[str, Any], model: Any = Non
     if made.errors:
         _raise_findings(made.findings)
     deployment = on.update(name, made.spec, _template_of(made))
-    arguments.update(merged)
+    arguments.update(_with_model(merged, deployment))
     return deployment
+
+
+def _with_model(arguments: dict[str, Any], deployment: Deployment) -> dict[str, Any]:
+    """The arguments with the model as it is registered by now: the next update needs no other version of it."""
+    return {**arguments, "model": deployment.model_ref or arguments["model"]}
 
 
 def _raise_findings(findings: tuple[Finding, ...]) -> None:

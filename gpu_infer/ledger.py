@@ -10,7 +10,7 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,14 +109,21 @@ class Ledger:
         self.path: Path = path or state_folder() / "ledger.sqlite3"
 
     def record(
-        self, kind: str, target: str, name: str, *, details: Mapping[str, Any], expires: float | None = None
+        self,
+        kind: str,
+        target: str,
+        name: str,
+        *,
+        details: Mapping[str, Any],
+        expires: float | None = None,
+        created: float | None = None,
     ) -> Entry | None:
-        """Write a new entry down.
+        """Write a new entry down, as created now where ``created`` does not say when.
 
         Returns:
             the entry; ``None``, with nothing changed, where one of that kind, target and name exists.
         """
-        entry = Entry(kind, target, name, time.time(), expires, details)
+        entry = Entry(kind, target, name, time.time() if created is None else created, expires, details)
         with self._transaction() as connection:
             cursor = connection.execute(
                 "INSERT OR IGNORE INTO resources VALUES (?, ?, ?, ?, ?, ?)",
@@ -130,6 +137,18 @@ class Ledger:
             connection.execute(
                 "UPDATE resources SET details = ?, expires = ? WHERE kind = ? AND target = ? AND name = ?",
                 (json.dumps(dict(details)), expires, kind, target, name),
+            )
+
+    def rewrite(self, entries: Sequence[Entry]) -> None:
+        """Replace details and expiry of these very entries, of all at once: killed in between, none is changed."""
+        with self._transaction() as connection:
+            connection.executemany(
+                "UPDATE resources SET details = ?, expires = ? "
+                "WHERE kind = ? AND target = ? AND name = ? AND created = ?",
+                [
+                    (json.dumps(dict(one.details)), one.expires, one.kind, one.target, one.name, one.created)
+                    for one in entries
+                ],
             )
 
     def remove(self, entry: Entry) -> None:

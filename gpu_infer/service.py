@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
+from http import HTTPStatus
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from gpu_infer.errors import UnsupportedError
+from gpu_infer.errors import (
+    GpuInferError,
+    ScoringConnectionError,
+    ScoringError,
+    ServiceNotFoundError,
+    UnsupportedError,
+    WorkspaceError,
+)
 from gpu_infer.notebook import html_table
-from gpu_infer.spec import seconds_of
+from gpu_infer.spec import Scale, seconds_of
 from gpu_infer.targets.base import Deployment, Target
 
 if TYPE_CHECKING:
@@ -96,8 +105,14 @@ class Service:
 
         Raises:
             ScoringError: see ``gpu_infer.errors``.
+            ServiceNotFoundError: the service has been deleted.
         """
-        return self.client.score(x, timeout=timeout)
+        try:
+            return self.client.score(x, timeout=timeout)
+        except ScoringError as error:
+            if error.status == HTTPStatus.NOT_FOUND or isinstance(error, ScoringConnectionError):
+                self._look_after(error)
+            raise
 
     def score_many(self, items: Iterable[Any], **options: Any) -> Iterator[Any]:
         """Score items one by one, several requests at a time; see ``ScoringClient.score_many`` for the options."""
@@ -155,7 +170,8 @@ class Service:
             )
             raise UnsupportedError(message)
         self._close_clients()  # an open connection would hold the old server up
-        return self._take(self._redeploy(model, **changes))
+        redeploy = self._redeploy
+        return self._changed(lambda: redeploy(model, **changes))
 
     def scale(self, *, replicas: int | tuple[int, int] | None = None, workers: int | None = None) -> Self:
         """Change how many copies serve: containers, or worker processes in each.
@@ -163,14 +179,15 @@ class Service:
         Args:
             replicas: a number, or the least and the most between which Azure chooses by load.
             workers: processes per container; on the local target only.
+
+        Raises:
+            PreflightError: the cluster has too few GPUs for so many replicas; nothing was changed.
+            DeploymentError: Azure refused it, or the new ones did not start.
+            ValueError: that is no number of replicas or workers.
         """
-        for what, count in (("replicas", replicas), ("workers", workers)):
-            counts = count if isinstance(count, tuple) else (count,)
-            if any(number is not None and number < 1 for number in counts):
-                message = f"{what} must be 1 or more, got {count}."
-                raise ValueError(message)
+        Scale.of(1 if replicas is None else replicas, 1 if workers is None else workers)
         self._close_clients()
-        return self._take(self._on.scale(self.name, replicas=replicas, workers=workers))
+        return self._changed(lambda: self._on.scale(self.name, replicas=replicas, workers=workers))
 
     def rotate_keys(self) -> None:
         """Replace the keys of the service; a local one has none."""
@@ -229,6 +246,24 @@ class Service:
         return html_table(self.name, rows)
 
     # --- inside -------------------------------------------------------------------------------------------------------
+
+    def _look_after(self, error: ScoringError) -> None:
+        """Raise that the service is gone, where that is why nothing answered any more."""
+        with contextlib.suppress(WorkspaceError, UnsupportedError):  # then the first error says more
+            try:
+                self._on.find(self.name)
+            except ServiceNotFoundError as gone:
+                message = f"Service {self.name!r} is gone: it has been deleted, or has ended. {gone}"
+                raise ServiceNotFoundError(message) from error
+
+    def _changed(self, change: Callable[[], Deployment]) -> Self:
+        """Take what a change gives; where it fails, look how the service is now, which the error does not tell."""
+        try:
+            return self._take(change())
+        except GpuInferError:
+            with contextlib.suppress(GpuInferError):  # the first error is the one to tell
+                self.refresh()
+            raise
 
     @property
     def _codec(self) -> Literal["json"] | None:

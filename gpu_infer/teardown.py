@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -14,9 +15,10 @@ from gpu_infer.progress import Event, emit
 from gpu_infer.spec import seconds_of
 
 if TYPE_CHECKING:
+    from gpu_infer.service import Service
     from gpu_infer.targets.aks import AksTarget
 
-__all__ = ["Leftover", "leftovers", "sweep"]
+__all__ = ["Leftover", "TakenDown", "leftovers", "sweep", "take_down"]
 
 UNSEEN_SECONDS = 900.0
 """How long an entry stays whose thing is not to be seen: a request may still be on its way to Azure."""
@@ -30,12 +32,13 @@ class Leftover:
         kind: ``cluster`` or ``service``.
         name: of it.
         workspace: ``subscription/resource group/name``.
-        state: as Azure calls it; ``absent`` where Azure does not have it (yet), ``unknown`` where it was not asked.
+        state: as Azure calls it; ``absent`` where Azure does not have it yet, ``unknown`` where it was not asked.
         price_per_hour: US dollars; a service costs nothing beside its cluster.
         created: seconds since the epoch.
         expires: when it may be removed, ``None`` for never.
         kept: whether it was told to stay.
-        abandoned: whether it is half made, or of a ``with`` block, and the process that made it has ended.
+        abandoned: whether it is half made or half removed, or of a ``with`` block, and the process that worked on it
+            has ended or given up.
         recorded: whether the ledger of this machine has it; else its tags tell of it.
     """
 
@@ -110,6 +113,8 @@ class Leftover:
 def leftovers(workspace: Any = None) -> list[Leftover]:
     """What this library has created in Azure and what is still there, with its age and the money so far.
 
+    What Azure has no more, by its own address and by the list of all, is struck out of the ledger.
+
     Args:
         workspace: ``azureml.core.Workspace``: each thing is looked up there, and things are found, too, that another
             machine has created, by the tags of their services. ``None`` gives what the ledger of this machine has,
@@ -157,16 +162,13 @@ def sweep(
         return recorded
     target = _target(workspace)
     age = None if older_than is None else 0.0 if older_than == 0 else seconds_of(older_than)
-    chosen = [one for one in _find(target) if _is_due(one, age)]
+    chosen = [one for one in _find(target) if one.state != "absent" and _is_due(one, age)]
     if dry_run:
         return chosen
     removed: list[Leftover] = []
     problems: list[str] = []
     left: list[str] = []
     for one in chosen:
-        if one.state == "absent":
-            _forget_absent(one)
-            continue
         emit(Event(one.name, f"sweep_{one.kind}", "start"))
         try:
             target.remove(one.entry)
@@ -181,7 +183,82 @@ def sweep(
     return removed
 
 
+@dataclass(frozen=True, slots=True)
+class TakenDown:
+    """What ``take_down()`` has done.
+
+    Args:
+        removed: names of the services that were removed.
+        absent: names of those that were not there.
+        clusters: names of the clusters that were removed with them.
+        left: clusters of theirs that this library has created and that go on costing money.
+        users: by the name of a cluster that is left, the services that still run on it.
+    """
+
+    removed: list[str]
+    absent: list[str]
+    clusters: list[str]
+    left: list[Leftover]
+    users: dict[str, list[str]]
+
+
+def take_down(
+    running: Sequence[Service], workspace: Any = None, *, names: Sequence[str] | None = None, cluster: bool = False
+) -> TakenDown:
+    """Remove services by name, and with them their clusters where this library has created those.
+
+    Args:
+        running: all services there.
+        workspace: where; ``None`` for this machine.
+        names: which; all where ``None``.
+        cluster: remove the cluster of each, too, with the last of the services on it; also where the service itself
+            is gone already.
+
+    Raises:
+        TeardownError: something is left and may still be billed.
+    """
+    by_name = {service.name: service for service in running}
+    wanted = list(by_name) if names is None else list(dict.fromkeys(names))
+    doomed = [by_name[name] for name in wanted if name in by_name]
+    absent = [name for name in wanted if name not in by_name]
+    target = None if workspace is None else _target(workspace)
+    before = _clusters(target, None if names is None else wanted)
+    for at, service in enumerate(doomed):
+        last = all(other.cluster != service.cluster for other in doomed[at + 1 :])
+        emit(Event(service.name, "delete_service", "start"))
+        service.delete(cluster=cluster and last)
+        emit(Event(service.name, "delete_service", "ok"))
+    if target is not None:
+        for name in absent:
+            target.delete(name, cluster=cluster)
+        if cluster and names is None:  # those whose services were gone before
+            for one in _clusters(target, None):
+                target.remove(one.entry)
+    left = _clusters(target, None if names is None else wanted)
+    remaining = [service for service in running if service not in doomed]
+    return TakenDown(
+        removed=[service.name for service in doomed],
+        absent=absent,
+        clusters=sorted({one.name for one in before} - {one.name for one in left}) if cluster else [],
+        left=left,
+        users={one.name: [user.name for user in remaining if user.cluster == one.name] for one in left},
+    )
+
+
 # --- inside -----------------------------------------------------------------------------------------------------------
+
+
+def _clusters(target: AksTarget | None, services: Sequence[str] | None) -> list[Leftover]:
+    """The clusters that are there and have, or had, one of these services; any service where ``None``."""
+    if target is None:
+        return []
+    below = {service.name: service.cluster for service in target.services()}
+    found: list[Leftover] = []
+    for one in _find(target):
+        names = {*one.entry.details.get("services", ()), *(name for name in below if below[name] == one.name)}
+        if one.kind == "cluster" and one.state != "absent" and (names if services is None else names & {*services}):
+            found.append(one)
+    return found
 
 
 def _target(workspace: Any) -> AksTarget:
@@ -198,8 +275,10 @@ def _find(target: AksTarget) -> list[Leftover]:
     known = {(one.kind, one.name) for one in found}
     tagged = [entry for entry in target.tagged() if (entry.kind, entry.name) not in known]
     found += [replace(_leftover(entry, target.state_of(entry)), recorded=False) for entry in tagged]
-    found = [one for one in found if one.recorded or one.state != "absent"]
-    return sorted(found, key=lambda one: (one.kind != records.SERVICE, one.created))
+    gone = [one for one in found if _is_gone(one)]
+    for one in gone:
+        records.forget(one.entry)
+    return sorted((one for one in found if one not in gone), key=lambda one: (one.kind != records.SERVICE, one.created))
 
 
 def _leftover(entry: Entry, state: str) -> Leftover:
@@ -228,12 +307,10 @@ def _is_due(one: Leftover, age: float | None) -> bool:
     return age is not None and not one.kept and one.age_seconds >= age
 
 
-def _forget_absent(one: Leftover) -> None:
-    """Strike out what is not there, once no request that creates it can be on its way any more."""
-    from gpu_infer.targets.aks import records
-
-    if one.recorded and (one.entry.details["state"] == "live" or one.age_seconds > UNSEEN_SECONDS):
-        records.forget(one.entry)
+def _is_gone(one: Leftover) -> bool:
+    """Whether it is not there, and no request that creates it can be on its way any more."""
+    begun = one.entry.details["state"] in ("creating", "failed")
+    return one.state == "absent" and not (one.recorded and begun and one.age_seconds <= UNSEEN_SECONDS)
 
 
 def _age(seconds: float) -> str:

@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 
 from gpu_infer.bundle import Template
 from gpu_infer.plans import Plan
-from gpu_infer.spec import ServiceSpec
+from gpu_infer.spec import ModelRef, ServiceSpec
 
 __all__ = ["DEFAULT_WAIT", "Deployment", "State", "Target"]
 
@@ -36,6 +36,9 @@ class Deployment:
         own_script: whether it answers with an entry script of the user's.
         credential: gives the key or token for its address, ``None`` where it asks for none.
         cluster_created: whether the call that gave this has created the cluster below it.
+        model_ref: the registered model that it serves, ``None`` where models are not registered.
+        hand_over: to be called when the caller is about to get it: until then it counts as half made, and is removed
+            by the next ``sweep()`` where this process ends. ``None`` where that does not matter.
         raw: what the target itself has on it.
     """
 
@@ -52,6 +55,8 @@ class Deployment:
     own_script: bool = False
     credential: Callable[[], str] | None = field(default=None, repr=False)
     cluster_created: bool = False
+    model_ref: ModelRef | None = None
+    hand_over: Callable[[], None] | None = field(default=None, repr=False)
     raw: Any = field(default=None, repr=False)
 
 

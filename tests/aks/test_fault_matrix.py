@@ -21,6 +21,7 @@ ALWAYS = (
     Cell("deploy", "compute.create", 0, "hang"),
     Cell("deploy", "compute.get", 2, "status 404"),
     Cell("deploy", "services.create", 0, "killed after"),
+    Cell("deploy", "services.get", 3, "killed before"),
     Cell("deploy", "services.create", 0, "reset after", once=True),
     Cell("delete", "services.delete", 0, "reset after"),
     Cell("delete", "compute.delete", 0, "killed before"),
@@ -57,7 +58,9 @@ def every_cell(tmp_path_factory: pytest.TempPathFactory) -> list[Cell]:
 
 def check(outcomes: list[Outcome]) -> None:
     bad = [outcome for outcome in outcomes if not outcome.good]
-    assert not bad, "\n".join(f"{o.cell}: {o.result} {o.error} unrecorded={o.unrecorded} left={o.left}" for o in bad)
+    assert not bad, "\n".join(
+        f"{o.cell}: {o.result} {o.error} unrecorded={o.unrecorded} left={o.left} lost={o.lost}" for o in bad
+    )
 
 
 def test_a_sample_of_the_matrix(every_cell: list[Cell]) -> None:

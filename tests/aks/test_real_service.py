@@ -11,9 +11,13 @@ import pytest
 
 import gpu_infer
 from gpu_infer.emulator import Emulator
-from gpu_infer.errors import AuthenticationError, BadInputError, ScoringInitError
+from gpu_infer.errors import AuthenticationError, BadInputError, DeploymentTimeoutError, ScoringInitError
 
 T4 = "Standard_NC4as_T4_v3"
+CONDA = (
+    "name: own\nchannels: [conda-forge]\ndependencies:\n- python=3.11\n- pip\n- pip:\n"
+    "  - azureml-inference-server-http==1.5.1\n  - numpy\n"
+)
 
 
 @pytest.fixture(scope="module")
@@ -68,10 +72,7 @@ def test_tokens(workspace: Any, shared_models: Path, mnist_test: Any) -> None:
 def test_a_crash_in_init_comes_back_with_its_traceback(workspace: Any, shared_models: Path, tmp_path: Path) -> None:
     script, conda = tmp_path / "score.py", tmp_path / "conda.yml"
     script.write_text("def init():\n    return {}['no such key']\n\ndef run(data):\n    return data\n")
-    conda.write_text(
-        "name: own\nchannels: [conda-forge]\ndependencies:\n- python=3.11\n- pip\n- pip:\n"
-        "  - azureml-inference-server-http==1.5.1\n  - numpy\n"
-    )
+    conda.write_text(CONDA)
     with pytest.raises(ScoringInitError, match="no such key") as caught:
         gpu_infer.deploy(
             shared_models / "mnist_savedmodel",
@@ -84,3 +85,47 @@ def test_a_crash_in_init_comes_back_with_its_traceback(workspace: Any, shared_mo
         )
     assert "return {}['no such key']" in caught.value.traceback
     assert [service.name for service in gpu_infer.services(workspace)] == []
+
+
+def test_a_crash_in_init_of_an_update_comes_back_with_its_traceback(
+    workspace: Any, shared_models: Path, tmp_path: Path, mnist_test: Any
+) -> None:
+    """The old containers serve on, and write logs too: the traceback is of the new ones."""
+    script, conda = tmp_path / "score.py", tmp_path / "conda.yml"
+    script.write_text("def init():\n    return {}['no such key']\n\ndef run(data):\n    return data\n")
+    conda.write_text(CONDA)
+    images, labels = mnist_test
+    with gpu_infer.deploy(
+        shared_models / "mnist_savedmodel", workspace, name="changed", cluster="gpus", postprocess="argmax"
+    ) as service:
+        with pytest.raises(ScoringInitError, match="^Updating service 'changed' failed: .*entry script") as caught:
+            service.update(entry_script=script, conda_file=conda, postprocess=None)
+        assert "return {}['no such key']" in caught.value.traceback
+        assert "no such key" in service.logs()
+        assert service.state == "Failed"
+        assert (service.score(images[:20]) == labels[:20]).mean() > 0.8
+        service.update(timeout=30)
+        assert service.state == "Healthy"
+        assert "no such key" not in service.logs()
+
+
+def test_a_slow_init_and_too_short_a_wait(workspace: Any, shared_models: Path, tmp_path: Path) -> None:
+    script, conda = tmp_path / "score.py", tmp_path / "conda.yml"
+    script.write_text(
+        "import time\n\ndef init():\n    print('reading the weights', flush=True)\n    time.sleep(300)\n\n"
+        "def run(data):\n    return data\n"
+    )
+    conda.write_text(CONDA)
+    with pytest.raises(DeploymentTimeoutError, match="reading the weights") as caught:
+        gpu_infer.deploy(
+            shared_models / "mnist_savedmodel",
+            workspace,
+            name="slow",
+            cluster="gpus",
+            template="tensorflow",
+            entry_script=script,
+            conda_file=conda,
+            wait=15,
+        )
+    assert "deploy(wait=SECONDS)" in str(caught.value)
+    assert "reading the weights" in caught.value.logs

@@ -26,8 +26,15 @@ def deploy(ws: Any, job: dict[str, Any]) -> str:
         name="svc",
         cluster=gpu_infer.Cluster("gpus", vm_size="Standard_NC4as_T4_v3", nodes=3),
         overwrite=bool(job.get("overwrite")),
+        keep=bool(job.get("keep")),
+        ttl=job.get("ttl"),
+        wait=job.get("wait", True),
     )
     return service.state
+
+
+def provision(ws: Any, job: dict[str, Any]) -> str:
+    return gpu_infer.provision_cluster(ws, "gpus", "Standard_NC4as_T4_v3").name
 
 
 def deploy_in_block(ws: Any, job: dict[str, Any]) -> str:
@@ -38,15 +45,16 @@ def deploy_in_block(ws: Any, job: dict[str, Any]) -> str:
 
 def delete(ws: Any, job: dict[str, Any]) -> str:
     service = gpu_infer.attach("svc", ws)
+    Path(job["home"], "begun").touch()
     service.delete(cluster=True)
     return service.state
 
 
 def sweep(ws: Any, job: dict[str, Any]) -> str:
-    return ", ".join(f"{one.kind} {one.name}" for one in gpu_infer.sweep(ws, older_than=job.get("older_than", 0)))
+    return ", ".join(f"{one.kind} {one.name}" for one in gpu_infer.sweep(ws, older_than=job.get("older_than")))
 
 
-JOBS = {"deploy": deploy, "deploy_in_block": deploy_in_block, "delete": delete, "sweep": sweep}
+JOBS = {"deploy": deploy, "deploy_in_block": deploy_in_block, "delete": delete, "provision": provision, "sweep": sweep}
 
 
 def run(job: dict[str, Any]) -> dict[str, str]:
@@ -68,6 +76,7 @@ def main() -> None:
         job = json.loads(line)
         result = Path(job["home"]) / "result.json"
         result.unlink(missing_ok=True)
+        Path(job["home"], "begun").unlink(missing_ok=True)
         pid = os.fork()
         if pid == 0:
             result.write_text(json.dumps(run(job)), "utf-8")

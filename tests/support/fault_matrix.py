@@ -2,7 +2,9 @@
 
 A cell is one request and one way to break it. A process of its own deploys (or deletes) against an emulator of its own
 that breaks this request and, in the lasting kinds, all later ones of its operation. Afterwards each billed resource
-that exists must be named by the ledger or by tags, and once the fault is over ``sweep()`` must remove everything.
+that exists must be named by the ledger or by tags. Once the fault is over, ``sweep(workspace)`` as it is called without
+more must remove everything, but for a deployment that ``deploy()`` has handed over and nobody has begun to delete:
+that must stay, until ``older_than=0`` takes it.
 """
 
 from __future__ import annotations
@@ -72,7 +74,8 @@ class Outcome:
         error: the type raised, and its text.
         billed: clusters that existed afterwards.
         unrecorded: those of them that neither ledger nor tags name.
-        left: what existed after the sweep.
+        left: what existed after the sweep and should not.
+        lost: what the sweep has removed and should not.
     """
 
     cell: Cell
@@ -81,12 +84,13 @@ class Outcome:
     billed: tuple[str, ...]
     unrecorded: tuple[str, ...]
     left: tuple[str, ...]
+    lost: tuple[str, ...] = ()
 
     @property
     def good(self) -> bool:
         """Whether the promise held."""
         ended = "killed" if self.cell.kind.startswith("killed") else "typed"
-        return self.result in ("ok", ended) and not self.unrecorded and not self.left
+        return self.result in ("ok", ended) and not self.unrecorded and not self.left and not self.lost
 
 
 class Zygote:
@@ -165,6 +169,10 @@ class Scene:
     def kill(self, _: LoggedRequest) -> None:
         os.kill(self.pid, signal.SIGKILL)
 
+    def there(self) -> set[str]:
+        """Names of the clusters and services that exist."""
+        return {*self.emulator.billed(), *(name for _, name in services(self.emulator))}
+
     def recorded(self) -> set[str]:
         """Names of clusters in the ledger or in tags."""
         self.home.mkdir(parents=True, exist_ok=True)
@@ -214,16 +222,23 @@ def play(cell: Cell, zygote: Zygote) -> Outcome:
             assert answer["outcome"] == "ok", answer
         scene.emulator.add_fault(fault_of(cell, scene))
         answer = scene.run(cell.job, timeout=CALL_SECONDS)
+        begun = (scene.home / "begun").exists()
         scene.emulator.clear_faults()
         billed = tuple(scene.emulator.billed())
         unrecorded = tuple(sorted(set(billed) - scene.recorded()))
+        in_use = answer["outcome"] == "ok" if cell.job == "deploy" else not begun
+        wanted = {"gpus", "svc"} if in_use else set[str]()
         swept = scene.run("sweep")
-        left = (*scene.emulator.billed(), *(name for _, name in services(scene.emulator)))
+        there = scene.there()
+        if in_use and swept["outcome"] == "ok":
+            swept = scene.run("sweep", older_than=0)
+        left = [*sorted(there - wanted), *(scene.there() if in_use else ())]
         if swept["outcome"] != "ok":
-            left = (*left, f"sweep: {swept}")
+            left.append(f"sweep: {swept}")
         pieces = (f"{answer['type']}:", answer["text"], answer.get("notes", "")) if "type" in answer else ()
         error = " ".join(pieces)
-        return Outcome(cell, answer["outcome"], error, billed, unrecorded, tuple(left))
+        lost = tuple(sorted(wanted - there))
+        return Outcome(cell, answer["outcome"], error, billed, unrecorded, tuple(left), lost)
 
 
 def fault_of(cell: Cell, scene: Scene) -> Fault:

@@ -94,7 +94,8 @@ def ensure_cluster(workspace: Any, cluster: Cluster, run: records.Run, *, timeou
         timeout: seconds in all.
 
     Returns:
-        the compute target, and whether this call has created or attached it.
+        the compute target, and whether it is this run's: created or attached by this call, or left behind by one that
+        was killed. Then its entry stays ``creating`` until the caller says that all is done.
 
     Raises:
         ProvisioningError: it could not be made, or was not ready in time.
@@ -105,14 +106,20 @@ def ensure_cluster(workspace: Any, cluster: Cluster, run: records.Run, *, timeou
     # Another process of this machine that creates the same one is waited for, and then its cluster is used.
     with exclusive(_lock_name(key, cluster.name), wait=_LOCK_SECONDS):
         compute = _usable(workspace, cluster, left)
-        created = compute is None
+        ours = compute is None or _inherit(key, cluster.name, run)
         if compute is None:
             compute = _create(workspace, cluster, run)
     _wait(compute, cluster.name, left)
-    entry = records.find(key, records.CLUSTER, cluster.name)
-    if created and entry is not None:
-        records.settle(entry, state="live")
-    return compute, created
+    return compute, ours
+
+
+def _inherit(key: str, name: str, run: records.Run) -> bool:
+    """Take over a cluster that its maker has left behind, which the next ``sweep()`` would delete below our service."""
+    entry = records.find(key, records.CLUSTER, name)
+    if entry is None or not records.is_abandoned(entry):
+        return False
+    records.take_over([entry], state="creating", run=run.id, kept=run.kept, block=False, expires=run.expires)
+    return True
 
 
 def delete_cluster(workspace: Any, entry: Entry, *, timeout: float) -> None:

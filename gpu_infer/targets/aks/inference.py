@@ -19,7 +19,7 @@ from gpu_infer.progress import Event, emit
 from gpu_infer.spec import DEFAULT_CPU_CORES, DEFAULT_MEMORY_GB, Batching, ModelRef, Scale, ServiceSpec, seconds_of
 from gpu_infer.targets.aks.sdk import call, sdk
 
-__all__ = ["bare_template", "build_inference_config", "deploy_arguments", "inference_config"]
+__all__ = ["Properties", "bare_template", "build_inference_config", "deploy_arguments", "inference_config"]
 
 MAX_TIMEOUT_MS = 300_000
 """The longest that the router in front of AKS services waits."""
@@ -27,7 +27,7 @@ MAX_TIMEOUT_MS = 300_000
 _GIT = ("azureml.git.", "mlflow.source.git.")
 
 
-class _Properties(dict[str, str]):
+class Properties(dict[str, str]):
     """Properties of a service without what the SDK adds on its own.
 
     Inside a Git repository it reads the address, branch and commit and sends them along, by ``update()`` on this very
@@ -35,6 +35,7 @@ class _Properties(dict[str, str]):
     """
 
     def update(self, *args: Any, **keywords: Any) -> None:
+        """As of any mapping, but for what is known of the repository."""
         added: dict[str, str] = dict(*args, **keywords)
         super().update({name: value for name, value in added.items() if not name.startswith(_GIT)})
 
@@ -166,7 +167,7 @@ def deploy_arguments(spec: ServiceSpec, *, tags: Mapping[str, str], run: str) ->
         "auth_enabled": spec.auth == "key",
         "token_auth_enabled": spec.auth == "token",
         "tags": dict(tags),
-        "properties": _Properties({**spec.properties, "gpu-infer-run": run}),
+        "properties": Properties({**spec.properties, "gpu-infer-run": run}),
     }
 
 

@@ -19,7 +19,10 @@ from gpu_infer.progress import Event, emit
 from gpu_infer.spec import ModelRef
 from gpu_infer.targets.aks.sdk import ask, call, call_timeout, is_absent, sdk
 
-__all__ = ["RegisteredModel", "delete_model", "download_model", "find_model", "framework_of", "register_model"]
+__all__ = ["RegisteredModel", "delete_models_of", "download_model", "find_model", "framework_of", "register_model"]
+
+RUN_TAG = "gpu-infer-run"
+"""Tells of which deployment a model was registered: it is found by that again, from every machine."""
 
 UPLOAD_BYTES_PER_SECOND = 500_000.0
 """The slowest line that an upload or download is given time for."""
@@ -46,6 +49,11 @@ class RegisteredModel:
     def id(self) -> str:
         """Name and version, as Azure ML writes them."""
         return f"{self.name}:{self.version}"
+
+    @property
+    def ref(self) -> ModelRef:
+        """What names it in a spec."""
+        return ModelRef(self.name, version=self.version)
 
 
 def find_model(workspace: Any, ref: ModelRef) -> RegisteredModel | None:
@@ -106,13 +114,14 @@ def framework_of(model: RegisteredModel) -> str:
     return template_of_files(names)
 
 
-def register_model(workspace: Any, ref: ModelRef, *, framework: str) -> RegisteredModel:
+def register_model(workspace: Any, ref: ModelRef, *, framework: str, run: str) -> RegisteredModel:
     """Register a model of this machine under its name, as a new version.
 
     Args:
         workspace: where.
         ref: with a path.
         framework: name of its template, noted as a tag.
+        run: that it is registered for, noted as a tag.
 
     Raises:
         DeploymentError: it could not be uploaded or registered.
@@ -130,7 +139,7 @@ def register_model(workspace: Any, ref: ModelRef, *, framework: str) -> Register
             workspace,
             str(path),
             ref.name,
-            tags={"gpu-infer-template": framework} if framework else None,
+            tags={RUN_TAG: run, **({"gpu-infer-template": framework} if framework else {})},
             doing=f"registering model {ref.name!r} from {ref.path}",
             default=DeploymentError,
             timeout=call_timeout() + size / UPLOAD_BYTES_PER_SECOND,
@@ -172,15 +181,25 @@ def download_model(workspace: Any, model: RegisteredModel) -> Path:
     return found[0] if len(found) == 1 else folder
 
 
-def delete_model(workspace: Any, ref: ModelRef) -> None:
-    """Delete a registered model; one that is gone is fine.
+def delete_models_of(workspace: Any, run: str) -> list[str]:
+    """Delete the models that one run has registered, all versions of them.
+
+    Returns:
+        their names and versions.
 
     Raises:
-        WorkspaceError: it could not be deleted.
+        WorkspaceError: they could not be listed or deleted.
     """
-    model = find_model(workspace, ref)
-    if model is not None:
-        call(model.raw.delete, doing=f"deleting model {model.id!r}", default=WorkspaceError)
+    found: list[Any] = call(
+        sdk("azureml.core.Model").list,
+        workspace,
+        tags=[[RUN_TAG, run]],
+        doing="listing the models",
+        default=WorkspaceError,
+    )
+    for model in found:
+        call(model.delete, doing=f"deleting model {model.id!r}", default=WorkspaceError)
+    return [f"{model.name}:{model.version}" for model in found]
 
 
 def bytes_of(files: list[Path]) -> int:

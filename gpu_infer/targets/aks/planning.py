@@ -13,6 +13,7 @@ from gpu_infer.plans import Plan
 from gpu_infer.preflight import (
     WorkspaceFacts,
     check_aks,
+    check_room,
     choose_template,
     find_local_model,
     makes_cluster,
@@ -20,11 +21,11 @@ from gpu_infer.preflight import (
     script_template,
 )
 from gpu_infer.preflight.clusters import nodes_of, size_of
-from gpu_infer.spec import Cluster, ServiceSpec
+from gpu_infer.spec import Cluster, ModelRef, Resources, Scale, ServiceSpec
 from gpu_infer.targets.aks import clusters, records, services
 from gpu_infer.targets.aks.models import bytes_of, find_model, framework_of, missing_model
 
-__all__ = ["make_plan"]
+__all__ = ["check_scale", "make_plan"]
 
 
 def make_plan(workspace: Any, spec: ServiceSpec) -> Plan:
@@ -75,6 +76,26 @@ def make_plan(workspace: Any, spec: ServiceSpec) -> Plan:
         vm_size=vm_size,
         nodes=nodes,
     )
+
+
+def check_scale(workspace: Any, service: Any, scale: Scale) -> list[Finding]:
+    """Whether the cluster of a service has room for so many replicas of it, as ``make_plan()`` counts."""
+    compute = clusters.look(workspace, service.compute_name)
+    others = services.list_services(workspace, cluster=service.compute_name)
+    facts = WorkspaceFacts(
+        location=workspace.location,
+        sizes=clusters.live_sizes(workspace),
+        cluster=clusters.facts_of(compute) if compute is not None else None,
+        gpus_taken=services.gpus_taken(others, but=service.name),
+        service_exists=True,
+    )
+    needs = service.container_resource_requirements
+    resources = Resources(int(needs.gpu or 0), needs.cpu, needs.memory_in_gb) if needs else Resources()
+    spec = ServiceSpec(service.name, ModelRef(""), "aks", resources=resources, scale=scale)
+    return check_room(spec, Cluster(service.compute_name, vm_size=""), facts)
+
+
+# --- inside -----------------------------------------------------------------------------------------------------------
 
 
 def _resolve_model(workspace: Any, spec: ServiceSpec) -> tuple[ServiceSpec, list[Finding]]:

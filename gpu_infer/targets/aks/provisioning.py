@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from gpu_infer.catalog import DEFAULT_SIZE
 from gpu_infer.errors import GpuInferError, PreflightError
+from gpu_infer.ledger import Entry
 from gpu_infer.preflight import WorkspaceFacts, check_cluster, makes_cluster, resolve_size
 from gpu_infer.progress import Event, emit
 from gpu_infer.spec import Cluster, seconds_of
@@ -92,18 +93,25 @@ def provision_cluster(
         emit(Event(name, finding.code, "warning" if finding.level == "warning" else "ok", str(finding)))
     run = records.new_run(ttl=None if ttl is None else seconds_of(ttl), keep=keep)
     try:
-        return clusters.ensure_cluster(workspace, cluster, run, timeout=seconds_of(timeout))[0]
+        compute = clusters.ensure_cluster(workspace, cluster, run, timeout=seconds_of(timeout))[0]
+        records.settle_all(_made_by(run, workspace, name), state="live")
     except BaseException as error:
         _roll_back(workspace, name, run, error)
         raise
+    return compute
+
+
+def _made_by(run: records.Run, workspace: Any, name: str) -> list[Entry]:
+    entry = records.find(records.workspace_key(workspace), records.CLUSTER, name)
+    return [entry] if entry is not None and entry.details["run"] == run.id else []
 
 
 def _roll_back(workspace: Any, name: str, run: records.Run, error: BaseException) -> None:
-    entry = records.find(records.workspace_key(workspace), records.CLUSTER, name)
-    if entry is None or entry.details["run"] != run.id:
-        return
-    try:
-        clusters.delete_cluster(workspace, entry, timeout=clusters.WAIT_SECONDS)
-    except GpuInferError as problem:
-        records.settle(entry, state="failed")
-        error.add_note(f"Cluster {name!r} may exist and be billed; gpu_infer.sweep(workspace) removes it: {problem}")
+    # Given up before it is removed: whatever comes in between, the next sweep() has it.
+    for entry in records.settle_all(_made_by(run, workspace, name), state="failed"):
+        try:
+            clusters.delete_cluster(workspace, entry, timeout=clusters.WAIT_SECONDS)
+        except GpuInferError as problem:
+            error.add_note(
+                f"Cluster {name!r} may exist and be billed; gpu_infer.sweep(workspace) removes it: {problem}"
+            )

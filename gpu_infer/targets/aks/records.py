@@ -11,7 +11,7 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,16 +24,21 @@ __all__ = [
     "CLUSTER",
     "SERVICE",
     "Run",
+    "adopt",
     "begin",
     "cluster_price",
     "entries",
     "find",
     "forget",
     "is_abandoned",
+    "lifetime_tags",
     "new_run",
     "read_tags",
+    "remember_service",
     "settle",
+    "settle_all",
     "tags_of",
+    "take_over",
     "unwritten",
     "workspace_key",
 ]
@@ -70,14 +75,7 @@ def workspace_key(workspace: Any) -> str:
 
 def begin(key: str, kind: str, name: str, run: Run, details: Mapping[str, Any]) -> Entry:
     """Write down what is about to be created; an entry of an earlier one of that name, which is gone, makes room."""
-    details = {
-        "state": "creating",
-        "run": run.id,
-        "kept": run.kept,
-        "block": False,
-        "owner": [socket.gethostname(), os.getpid(), process_start(os.getpid())],
-        **details,
-    }
+    details = {"state": "creating", "run": run.id, "kept": run.kept, "block": False, "owner": _me(), **details}
     while True:
         entry = Ledger().record(kind, key, name, details=details, expires=run.expires)
         if entry is not None:
@@ -88,11 +86,43 @@ def begin(key: str, kind: str, name: str, run: Run, details: Mapping[str, Any]) 
 
 
 def settle(entry: Entry, **changes: Any) -> Entry:
-    """Note what has become of a thing: ``state="live"``, ``kept=True``, ...; ``expires=`` changes when it ends."""
-    expires = changes.pop("expires", entry.expires)
-    changed = replace(entry, details={**entry.details, **changes}, expires=expires)
-    Ledger().update(entry.kind, entry.target, entry.name, details=changed.details, expires=expires)
+    """Note what has become of one thing, as ``settle_all()`` does."""
+    return settle_all([entry], **changes)[0]
+
+
+def settle_all(entries: Sequence[Entry], **changes: Any) -> list[Entry]:
+    """Note what has become of things, of all at once.
+
+    Args:
+        entries: of the things; one that was struck out, or begun anew, meanwhile is left alone.
+        changes: ``state="creating"`` and ``"deleting"`` while its owner works on it, ``"live"`` when that is done,
+            ``"failed"`` when it was given up; ``kept=``, ``block=``; ``expires=`` changes when it ends.
+    """
+    details = {name: value for name, value in changes.items() if name != "expires"}
+    changed = [
+        replace(one, details={**one.details, **details}, expires=changes.get("expires", one.expires)) for one in entries
+    ]
+    Ledger().rewrite(changed)
     return changed
+
+
+def take_over(entries: Sequence[Entry], **changes: Any) -> list[Entry]:
+    """Note that from here on this process works on things: they are nobody's if it ends before it is done."""
+    return settle_all(entries, owner=_me(), **changes)
+
+
+def remember_service(cluster: Entry, name: str) -> Entry:
+    """Note on a cluster which service it has had: asked by that name, it is found when the service is gone."""
+    names: list[str] = cluster.details.get("services", [])
+    return cluster if name in names else settle(cluster, services=[*names, name])
+
+
+def adopt(entry: Entry) -> Entry:
+    """Write down what only tags have told of, before the service goes that carries them."""
+    written = Ledger().record(
+        entry.kind, entry.target, entry.name, details=entry.details, expires=entry.expires, created=entry.created
+    )
+    return written or find(entry.target, entry.kind, entry.name) or entry
 
 
 def forget(entry: Entry) -> None:
@@ -112,13 +142,19 @@ def entries(key: str | None = None) -> list[Entry]:
 
 
 def is_abandoned(entry: Entry) -> bool:
-    """Whether nobody minds a thing any more: half made, or made for a ``with`` block, by a process that has ended."""
+    """Whether nobody minds a thing any more.
+
+    Half made or half removed, by a process that has ended or given up; or made for a ``with`` block, and its process
+    has ended. Of a process of another machine that shares the ledger only time tells.
+    """
     host, pid, started = entry.details["owner"]
     state = entry.details["state"]
     if state == "failed":
         return True
-    if host != socket.gethostname() or (state == "live" and not entry.details["block"]):
+    if state == "live" and not entry.details["block"]:
         return False
+    if host != socket.gethostname():
+        return state != "live" and time.time() - entry.created > DEFAULT_TTL
     return not process_alive(pid, started)
 
 
@@ -135,18 +171,25 @@ def tags_of(spec: ServiceSpec, run: Run, *, created: float, cluster: Mapping[str
         spec: of the service.
         run: that creates it.
         created: seconds since the epoch.
-        cluster: ``vm_size``, ``nodes`` and whether this library has created it.
+        cluster: ``vm_size``, ``nodes``, whether this call has ``created`` it, and whether by attaching (``attached``).
     """
     ours = {
         "owner": _user(),
         "created": str(int(created)),
-        "expires": "never" if run.expires is None else str(int(run.expires)),
         "run": run.id,
         "nodes": f"{cluster['nodes']} x {cluster['vm_size']}",
-        "cluster": "created" if cluster["created"] else "existing",
+        "cluster": ("attached" if cluster["attached"] else "created") if cluster["created"] else "existing",
         "script": "own" if spec.entry_script is not None else "bundled",
     }
-    return {**spec.tags, **{_PREFIX + name: value for name, value in ours.items()}}
+    # That it is kept for good is said when it is done: no other machine could see that its maker was killed before.
+    life = lifetime_tags(kept=run.kept and run.expires is not None, expires=run.expires or created + DEFAULT_TTL)
+    return {**spec.tags, **{_PREFIX + name: value for name, value in ours.items()}, **life}
+
+
+def lifetime_tags(*, kept: bool, expires: float | None) -> dict[str, str]:
+    """The tags that tell other machines how long a service lives."""
+    text = "never" if expires is None else str(int(expires))
+    return {f"{_PREFIX}expires": text, f"{_PREFIX}kept": "yes" if kept else "no"}
 
 
 def read_tags(tags: Mapping[str, str] | None) -> dict[str, Any]:
@@ -159,10 +202,12 @@ def read_tags(tags: Mapping[str, str] | None) -> dict[str, Any]:
         "owner": ours.get("owner", ""),
         "created": _number(ours.get("created", "")) or 0.0,
         "expires": _number(ours.get("expires", "")),
+        "kept": ours.get("kept") == "yes",
         "run": ours["run"],
         "vm_size": vm_size,
         "nodes": int(nodes) if nodes.isdecimal() else 0,
-        "cluster_created": ours.get("cluster") == "created",
+        "cluster_created": ours.get("cluster") in ("created", "attached"),
+        "attached": ours.get("cluster") == "attached",
         "own_script": ours.get("script") == "own",
     }
 
@@ -172,14 +217,19 @@ def unwritten(key: str, kind: str, name: str, known: Mapping[str, Any]) -> Entry
     details = {
         "state": "live",
         "run": known["run"],
-        "kept": known["expires"] is None,
+        "kept": known["kept"],
         "block": False,
         "owner": ["", 0, ""],
-        "attached": False,
+        "attached": known["attached"],
         "vm_size": known["vm_size"],
         "nodes": known["nodes"],
     }
     return Entry(kind, key, name, known["created"], known["expires"], details)
+
+
+def _me() -> list[Any]:
+    """This process: a pid alone is given to another one some day."""
+    return [socket.gethostname(), os.getpid(), process_start(os.getpid())]
 
 
 def _number(text: str) -> float | None:

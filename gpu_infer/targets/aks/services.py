@@ -6,6 +6,7 @@ import functools
 import json
 import time
 from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from typing import Any, cast
 
 from gpu_infer.blotting import remember_secrets
@@ -16,18 +17,21 @@ from gpu_infer.errors import (
     DeploymentTimeoutError,
     Finding,
     PreflightError,
+    ServiceNotFoundError,
     TeardownError,
     WorkspaceError,
 )
 from gpu_infer.ledger import Entry
 from gpu_infer.progress import Event, emit
 from gpu_infer.targets.aks import records
-from gpu_infer.targets.aks.inference import inference_config
+from gpu_infer.targets.aks.inference import Properties, inference_config
 from gpu_infer.targets.aks.sdk import ask, call, deadline, is_absent, is_refusal, sdk
 from gpu_infer.targets.aks.waiting import Pauses, remove
 from gpu_infer.targets.base import Deployment, State
 
 __all__ = [
+    "add_tags",
+    "change",
     "create_service",
     "credential_of",
     "delete_service",
@@ -158,8 +162,31 @@ def create_service(
         raise typed from error
 
 
-def wait_healthy(service: Any, name: str, *, timeout: float) -> Any:
+def change(service: Any, *, doing: str = "updating", **arguments: Any) -> None:
+    """``AksWebservice.update``, which returns when Azure has begun.
+
+    Raises:
+        DeploymentError: Azure refuses it.
+    """
+    # Never without properties: the SDK would send those of the Git repository that it finds itself in.
+    run = records.read_tags(service.tags).get("run", "")
+    given: dict[str, Any] = {"properties": Properties({"gpu-infer-run": run}), **arguments}
+    call(service.update, **given, doing=f"{doing} service {service.name!r}", default=DeploymentError)
+
+
+def add_tags(service: Any, tags: Mapping[str, str]) -> None:
+    """Add tags to a service, or change them."""
+    change(service, doing="noting how long it lives on", tags={**(service.tags or {}), **tags})
+
+
+def wait_healthy(service: Any, name: str, *, timeout: float, doing: str = "starting") -> Any:
     """Poll with the public getter until the service is healthy.
+
+    Args:
+        service: of the SDK.
+        name: of it.
+        timeout: seconds.
+        doing: what is waited for, for the message of an error.
 
     Raises:
         DeploymentError: it failed, with its logs and the traceback of its script.
@@ -183,7 +210,7 @@ def wait_healthy(service: Any, name: str, *, timeout: float) -> Any:
             emit(Event(name, "service", "failed", str(service.state)))
             raise azure_error(
                 None,
-                doing=f"starting service {name!r}",
+                doing=f"{doing} service {name!r}",
                 default=DeploymentError,
                 text=f"The service is {service.state}. {_words(service.error)}",
                 logs=logs_of(service, missing=""),
@@ -191,10 +218,11 @@ def wait_healthy(service: Any, name: str, *, timeout: float) -> Any:
         if not left():
             raise azure_error(
                 None,
-                doing=f"starting service {name!r}",
+                doing=f"{doing} service {name!r} within {timeout:g} s",
                 default=DeploymentTimeoutError,
-                text=f"Not healthy after {timeout:g} s: {service.state}. {_words(service.error)}".rstrip(),
+                text=_words(service.error),
                 logs=logs_of(service, missing=""),
+                crashed=doing == "starting",
             )
         emit(Event(name, "service", "start", f"{service.state}, {time.monotonic() - began:.0f} s"))
         pauses.sleep(lambda: max(left(), 0.01), what="", error=DeploymentError)
@@ -236,14 +264,29 @@ def logs_of(service: Any, *, missing: str | None = None) -> str:
 
 
 def credential_of(service: Any) -> Callable[[], str]:
-    """Gives the key or token of a service, fetched anew each time it is asked."""
+    """Gives the key or token of a service, fetched anew each time it is asked.
 
-    def fetch() -> str:
+    What it gives raises ``ServiceNotFoundError`` where the service has been deleted meanwhile.
+    """
+
+    def ask_azure() -> str:
         if service.token_auth_enabled:
             return call(
                 service.get_access_token, doing=f"fetching a token of {service.name!r}", default=WorkspaceError
             ).access_token
         return call(service.get_keys, doing=f"fetching the keys of {service.name!r}", default=WorkspaceError)[0]
+
+    def fetch() -> str:
+        try:
+            return ask_azure()
+        except WorkspaceError as error:
+            if error.status != HTTPStatus.NOT_FOUND or look(service.workspace, service.name, twice=True) is not None:
+                raise
+            message = (
+                f"Service {service.name!r} is gone: it has been deleted. gpu_infer.services(workspace) lists what "
+                "there is."
+            )
+            raise ServiceNotFoundError(message) from error
 
     return fetch
 
@@ -265,7 +308,7 @@ def deployment_of(service: Any, entry: Entry | None) -> Deployment:
         model=details.get("model") or ", ".join(models),
         created=entry.created if entry else known.get("created", 0.0),
         expires=expires,
-        kept=bool(details["kept"]) if entry else expires is None,
+        kept=bool(details["kept"]) if entry else known.get("kept", True),
         timeout=(service.scoring_timeout_ms or 60_000) / 1000,
         own_script=known.get("own_script", True),
         credential=credential_of(service) if service.auth_enabled or service.token_auth_enabled else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import tempfile
 import time
 from dataclasses import replace
@@ -10,29 +11,24 @@ from typing import Any
 
 from gpu_infer.bundle import Template, build_bundle
 from gpu_infer.errors import (
-    DeploymentError,
     Finding,
     GpuInferError,
     PreflightError,
     ServiceNotFoundError,
-    TeardownError,
     UnsupportedError,
 )
 from gpu_infer.ledger import Entry
 from gpu_infer.plans import Plan
 from gpu_infer.progress import Event, emit
-from gpu_infer.spec import Cluster, ModelRef, Scale, ServiceSpec
-from gpu_infer.targets.aks import clusters, records, services
+from gpu_infer.spec import Cluster, Scale, ServiceSpec
+from gpu_infer.targets.aks import clusters, records, removing, services
 from gpu_infer.targets.aks.inference import bare_template, deploy_arguments, inference_config, replica_arguments
-from gpu_infer.targets.aks.models import RegisteredModel, delete_model, find_model, register_model
-from gpu_infer.targets.aks.planning import make_plan
+from gpu_infer.targets.aks.models import RegisteredModel, find_model, register_model
+from gpu_infer.targets.aks.planning import check_scale, make_plan
 from gpu_infer.targets.aks.sdk import call
 from gpu_infer.targets.base import Deployment
 
 __all__ = ["AksTarget"]
-
-DELETE_SECONDS = 2400.0
-"""For a cluster to be gone: minutes as a rule."""
 
 
 class AksTarget:
@@ -71,21 +67,24 @@ class AksTarget:
         try:
             return self._start(spec, template or bare_template(), run)
         except BaseException as error:
-            self._roll_back(run, error)
+            removing.roll_back(self.workspace, run, error)
             raise
 
     def _start(self, spec: ServiceSpec, template: Template, run: records.Run) -> Deployment:
         cluster = spec.cluster or Cluster()
         compute, created = clusters.ensure_cluster(self.workspace, cluster, run, timeout=clusters.WAIT_SECONDS)
-        model, registered = self._model(spec, template)
+        below = records.find(self._key, records.CLUSTER, compute.name)
+        if below is not None:
+            records.remember_service(below, spec.name)
+        model = self._model(spec, template, run.id)
         nodes = {
             "vm_size": compute.agent_vm_size or cluster.vm_size,
             "nodes": compute.agent_count or cluster.nodes,
             "created": created,
+            "attached": cluster.resource_id is not None,
         }
         details = {
             "model": model.id,
-            "registered": registered,
             "cluster": compute.name,
             "vm_size": nodes["vm_size"],
             "nodes": nodes["nodes"],
@@ -104,37 +103,30 @@ class AksTarget:
                 overwrite=spec.overwrite,
                 details=details,
             )
-        entry = records.find(self._key, records.SERVICE, spec.name)
-        if entry is not None:
-            entry = records.settle(entry, state="live")
-        return replace(services.deployment_of(service, entry), cluster_created=created)
+        deployment = services.deployment_of(service, self._entry(spec.name))
+        hand_over = functools.partial(self._hand_over, service, run)
+        return replace(deployment, cluster_created=created, model_ref=model.ref, hand_over=hand_over)
 
-    def _model(self, spec: ServiceSpec, template: Template) -> tuple[RegisteredModel, bool]:
-        """The registered model, and whether we have registered it just now."""
+    def _model(self, spec: ServiceSpec, template: Template, run: str) -> RegisteredModel:
+        """The registered model; one of this machine is registered for this run."""
         if spec.model.path is not None:
-            return register_model(self.workspace, spec.model, framework=template.name), True
+            return register_model(self.workspace, spec.model, framework=template.name, run=run)
         model = find_model(self.workspace, spec.model)
         if model is None:
             message = f"Model {str(spec.model)!r} is not registered in workspace {self.workspace.name!r}."
             raise PreflightError([Finding("error", "model-missing", message)])
-        return model, False
+        return model
 
-    def _roll_back(self, run: records.Run, error: BaseException) -> None:
-        """Remove what a run has created; what cannot be removed stays written down, and the error names it."""
-        for entry in records.entries(self._key):
-            if entry.details["run"] != run.id or entry.details.get("existed"):
-                continue
-            emit(Event(entry.name, f"remove_{entry.kind}", "start"))
+    def _hand_over(self, service: Any, run: records.Run) -> None:
+        """Note that all is done, and the caller has it: until here it counts as half made."""
+        if run.kept and run.expires is None:
             try:
-                self.remove(entry)
-            except GpuInferError as problem:
-                records.settle(entry, state="failed")
-                left = (
-                    f"{entry.kind} {entry.name!r} may exist and be billed; gpu_infer.sweep(workspace) removes it "
-                    f"once Azure lets it: {problem}"
-                )
-                error.add_note(left)
-                emit(Event(entry.name, f"remove_{entry.kind}", "warning", left))
+                services.add_tags(service, records.lifetime_tags(kept=True, expires=None))
+            except GpuInferError as error:
+                text = f"its tags do not say yet that it is kept, for sweep() on other machines; keep() does: {error}"
+                emit(Event(service.name, "keep", "warning", text))
+        made = [one for one in records.entries(self._key) if one.details["run"] == run.id]
+        records.settle_all(made, state="live")
 
     def wait(self, name: str, *, timeout: float) -> Deployment:
         """Wait until the service is healthy.
@@ -166,34 +158,41 @@ class AksTarget:
         """Serve something else under the same name and URI; Azure replaces the replicas one after the other."""
         service = self._service(name)
         chosen = template or bare_template()
-        known = records.read_tags(service.tags)
-        model, _ = self._model(spec, chosen)
+        run = records.read_tags(service.tags).get("run", "")
+        model = self._model(spec, chosen, run)
         tags = {**spec.tags, **{key: text for key, text in service.tags.items() if key.startswith("gpu-infer-")}}
         with tempfile.TemporaryDirectory(prefix="gpu-infer-") as folder:
             bundle = build_bundle(replace(spec, name=name), Path(folder), template=chosen)
-            self._change(
+            services.change(
                 service,
                 models=[model.raw],
                 inference_config=inference_config(bundle, base_image=chosen.base_image),
-                **deploy_arguments(spec, tags=tags, run=known.get("run", "")),
+                **deploy_arguments(spec, tags=tags, run=run),
             )
+        service = services.wait_healthy(service, name, timeout=self.default_wait, doing="updating")
         entry = self._entry(name)
         if entry is not None:
-            records.settle(entry, model=model.id)
-        return self.wait(name, timeout=self.default_wait)
+            entry = records.settle(entry, model=model.id)
+        return replace(services.deployment_of(service, entry), model_ref=model.ref)
 
     def scale(self, name: str, *, replicas: int | tuple[int, int] | None, workers: int | None) -> Deployment:
-        """Change how many replicas serve."""
+        """Change how many replicas serve.
+
+        Raises:
+            PreflightError: the cluster has too few GPUs for them.
+        """
         if workers is not None:
             message = "The worker processes of a replica are part of its container: use update(workers=...)."
             raise UnsupportedError(message)
+        service = self._service(name)
         if replicas is not None:
-            scale = Scale(replicas) if isinstance(replicas, int) else Scale(replicas[0], max_replicas=replicas[1])
-            self._change(self._service(name), **replica_arguments(scale))
-        return self.wait(name, timeout=self.default_wait)
-
-    def _change(self, service: Any, **arguments: Any) -> None:
-        call(service.update, **arguments, doing=f"updating service {service.name!r}", default=DeploymentError)
+            scale = Scale.of(replicas)
+            errors = [one for one in check_scale(self.workspace, service, scale) if one.level == "error"]
+            if errors:
+                raise PreflightError(errors)
+            services.change(service, doing="scaling", **replica_arguments(scale))
+        service = services.wait_healthy(service, name, timeout=self.default_wait, doing="scaling")
+        return services.deployment_of(service, self._entry(name))
 
     def rotate_keys(self, name: str) -> None:
         """Replace both keys; the SDK waits at least 5 seconds for each.
@@ -218,17 +217,10 @@ class AksTarget:
         expires = None if ttl is None else time.time() + ttl
         service, entry = self._service(name), self._entry(name)
         if entry is not None:
-            entry = records.settle(entry, kept=True, block=False, expires=expires)
-            cluster = records.find(self._key, records.CLUSTER, entry.details["cluster"])
-            if cluster is not None:
-                records.settle(cluster, kept=True, block=False, expires=expires)
-        text = "never" if expires is None else str(int(expires))
-        call(
-            service.add_tags,
-            {"gpu-infer-expires": text},
-            doing=f"noting on service {name!r} how long it lives",
-            default=GpuInferError,
-        )
+            below = records.find(self._key, records.CLUSTER, entry.details["cluster"])
+            all_of_it = [entry, *([] if below is None else [below])]
+            entry = records.settle_all(all_of_it, state="live", kept=True, block=False, expires=expires)[0]
+        services.add_tags(service, records.lifetime_tags(kept=True, expires=expires))
         return services.deployment_of(service, entry)
 
     def hold(self, name: str) -> None:
@@ -236,15 +228,14 @@ class AksTarget:
         entry = self._entry(name)
         if entry is None or entry.details["kept"]:
             return
-        records.settle(entry, block=True)
         cluster = records.find(self._key, records.CLUSTER, entry.details["cluster"])
-        if cluster is not None and cluster.details["run"] == entry.details["run"]:
-            records.settle(cluster, block=True)
+        ours = [] if cluster is None or cluster.details["run"] != entry.details["run"] else [cluster]
+        records.settle_all([entry, *ours], block=True)
 
     # --- remove -------------------------------------------------------------------------------------------------------
 
     def delete(self, name: str, *, cluster: bool, model: bool = False, created: float | None = None) -> None:
-        """Service, then model if we have registered it, then cluster if it is ours; each is seen to be gone.
+        """Service, then cluster if it is ours, then the models registered for it; each is seen to be gone.
 
         Raises:
             TeardownError: something is left.
@@ -252,15 +243,7 @@ class AksTarget:
         entry = self._entry(name)
         if created is not None and entry is not None and entry.created != created:
             return  # another one has its name by now
-        below = self._cluster_below(name, entry) if cluster else None
-        services.delete_service(self.workspace, name, timeout=DELETE_SECONDS)
-        if entry is not None:
-            records.forget(entry)
-            if model and entry.details["registered"]:
-                model_name, _, version = entry.details["model"].rpartition(":")
-                delete_model(self.workspace, ModelRef(model_name, version=version))
-        if below is not None:
-            self._delete_cluster(below)
+        removing.delete(self.workspace, name, entry, cluster=cluster, model=model)
 
     def remove(self, entry: Entry) -> None:
         """Remove what one entry of the ledger names, and strike it out.
@@ -268,11 +251,7 @@ class AksTarget:
         Raises:
             TeardownError: it is still there.
         """
-        if entry.kind == records.SERVICE:
-            services.delete_service(self.workspace, entry.name, timeout=DELETE_SECONDS)
-            records.forget(entry)
-        else:
-            self._delete_cluster(entry)
+        removing.remove(self.workspace, entry)
 
     # --- what is there ------------------------------------------------------------------------------------------------
 
@@ -300,35 +279,6 @@ class AksTarget:
         return "absent" if compute is None else compute.provisioning_state or "unknown"
 
     # --- inside -------------------------------------------------------------------------------------------------------
-
-    def _cluster_below(self, name: str, entry: Entry | None) -> Entry | None:
-        """The cluster of a service where this library has created it: by the ledger, else by the service's tags."""
-        if entry is not None:
-            below = records.find(self._key, records.CLUSTER, entry.details["cluster"])
-            cluster_name = entry.details["cluster"]
-        else:
-            service = services.look(self.workspace, name)
-            if service is None:
-                return None
-            cluster_name = service.compute_name
-            below = records.find(self._key, records.CLUSTER, cluster_name)
-            known = records.read_tags(service.tags)
-            if below is None and known.get("cluster_created"):
-                below = records.unwritten(self._key, records.CLUSTER, cluster_name, known)
-        if below is None:
-            text = f"cluster {cluster_name!r} stays: this library has not created it"
-            emit(Event(name, "delete_cluster", "warning", text))
-        return below
-
-    def _delete_cluster(self, entry: Entry) -> None:
-        others = [service.name for service in services.list_services(self.workspace, cluster=entry.name)]
-        if others:
-            message = (
-                f"Cluster {entry.name!r} was not deleted and is still billed: other services run on it "
-                f"({', '.join(others)}). Delete those first."
-            )
-            raise TeardownError(message, left=[f"cluster {entry.name!r}"])
-        clusters.delete_cluster(self.workspace, entry, timeout=DELETE_SECONDS)
 
     def _entry(self, name: str) -> Entry | None:
         return records.find(self._key, records.SERVICE, name)
