@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import functools
 from concurrent.futures import ThreadPoolExecutor
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 import gpu_infer
 from gpu_infer.cli import options, screen
 from gpu_infer.spec import seconds_of
+
+if TYPE_CHECKING:
+    from gpu_infer.teardown import TakenDown
 
 __all__ = ["down", "logs", "ls", "score", "stats", "sweep"]
 
@@ -131,26 +134,19 @@ def down(
     """Remove services. Removing one that is gone already succeeds."""
     if bool(names) == every:
         raise typer.BadParameter("give names of services, or --all.", param_hint="NAME")
-    removed: list[str] = []
-    with screen.progress("looking") as shown:
-        running = {service.name: service for service in gpu_infer.services(options.open_workspace(workspace))}
-        wanted = list(running) if every else list(dict.fromkeys(names or []))
-        doomed = [name for name in wanted if name in running]
-        for name in doomed:
-            shown.say(f"removing {name}")
-            running[name].delete(cluster=cluster and name == doomed[-1])  # it goes with the last of them
-            removed.append(name)
-    absent = [name for name in wanted if name not in running]
+    from gpu_infer.teardown import take_down
+
+    with screen.progress("looking"):
+        opened = options.open_workspace(workspace)
+        done = take_down(gpu_infer.services(opened), opened, names=None if every else names, cluster=cluster)
     if as_json:
-        screen.print_json({"removed": removed, "absent": absent})
+        report: dict[str, object] = {"removed": done.removed, "absent": done.absent}
+        if opened is not None:
+            report |= {"clusters": done.clusters, "clusters_left": [one.to_dict() for one in done.left]}
+        screen.print_json(report)
         return
-    for name in removed:
-        screen.out().print(f"{name} is removed.")
-    for name in absent:
-        screen.out().print(f"{name} was not there.")
-    if not wanted:
-        screen.out().print(_none(workspace))
-    screen.hint(f"gpu-infer {'sweep --dry-run' if workspace else 'ls'}{options.again(workspace)}")
+    which = "--all" if every else " ".join(names or [])
+    _tell_down(done, which=which, workspace=workspace)
 
 
 def sweep(
@@ -189,9 +185,30 @@ def sweep(
         screen.out().print("Written down:" if opened is None else "There:" if dry_run else "Left:")
         show.leftovers(found)
     else:
-        screen.out().print("Nothing is on the bill.")
+        screen.out().print("Nothing that gpu_infer knows of is on the bill.")
     if opened is None and found:
         screen.hint("gpu-infer sweep -w CONFIG", because="asks Azure, and removes")
+
+
+def _tell_down(done: TakenDown, *, which: str, workspace: str | None) -> None:
+    """Say what ``down`` has removed, and which clusters go on costing money."""
+    for name in done.removed:
+        screen.out().print(f"{name} is removed.")
+    for name in done.absent:
+        screen.out().print(f"{name} was not there.")
+    for name in done.clusters:
+        screen.out().print(f"Cluster {name} is removed.")
+    if not (done.removed or done.absent):
+        screen.out().print(_none(workspace))
+    again = options.again(workspace)
+    for one in done.left:
+        price = f"costing ${one.price_per_hour:.2f} per hour" if one.price_per_hour else "being billed"
+        users = ", ".join(done.users[one.name])
+        screen.out().print(f"Cluster {one.name} goes on {price}{f', with {users} on it' if users else ''}.")
+        if not users:
+            screen.hint(f"gpu-infer down {which} --cluster{again}", because=f"removes cluster {one.name}")
+    if not done.left:
+        screen.hint(f"gpu-infer {'sweep --dry-run' if workspace else 'ls'}{again}")
 
 
 def _none(workspace: str | None) -> str:
