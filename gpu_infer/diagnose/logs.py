@@ -15,6 +15,12 @@ TAIL_LINES = 60
 
 _STAGE = re.compile(r"^GPU_INFER_STAGE (\w+) (start|ok|failed)(?: ([\d.]+s))?(?: (.*))?$", re.MULTILINE)
 _TRACEBACK = "Traceback (most recent call last):"
+
+_HALTED = re.compile(
+    r"^Traceback \(most recent call last\):\n(?: .*\n)+gunicorn\.errors\.HaltServer: .*\n?", re.MULTILINE
+)
+"""gunicorn's own end, when a second worker fails while it halts for the first."""
+
 _CAUSE_LINE = "The above exception was the direct cause of the following exception:"
 _SERVER_FRAME = re.compile(r'  File "[^"]*azureml_inference_server_http[^"]*", line \d+, in \w+\n(?:    .*\n)+')
 _LIBRARY_FRAME = re.compile(r'  File "<frozen [^"]*>", line \d+, in \w+\n(?:    .*\n)*')
@@ -158,6 +164,7 @@ def last_traceback(log: str) -> str:
     The server wraps what the script raised in an exception of its own and logs both, one the cause of the other. The
     cause is what the user can act on, so the wrapper and the server's frames are cut away.
     """
+    log = _HALTED.sub("", log)
     start = log.rfind(_TRACEBACK)
     if start < 0:
         return ""

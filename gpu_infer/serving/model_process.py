@@ -7,9 +7,9 @@ that happened to start it.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import selectors
+import shutil
 import socket
 import sys
 import threading
@@ -29,8 +29,8 @@ from .settings import load_settings
 READY = "model.sock"
 """The socket; it has this name only once the model is ready."""
 
-FAILED = "failed.json"
-"""Why the model could not be loaded."""
+FAILED = "failed.txt"
+"""The traceback of a model that could not be loaded."""
 
 LOOK_SECONDS = 0.5
 """How often the master is looked for, where the system cannot tell when it ends."""
@@ -255,10 +255,12 @@ def serve(directory: Path, bundle: Path, master: int) -> None:
     listener.settimeout(0)
     loop.watch(listener, selectors.EVENT_READ, partial(service.accept, listener))
     coming.rename(directory / READY)
-    loop.run(partial(_is_there, master))
+    loop.run(partial(is_there, master))
+    shutil.rmtree(directory, ignore_errors=True)
 
 
-def _is_there(pid: int) -> bool:
+def is_there(pid: int) -> bool:
+    """Whether there is a process of this number."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -273,10 +275,9 @@ def main() -> None:
     directory, bundle, master = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
     try:
         serve(directory, bundle, master)
-    except BaseException as error:
-        traceback.print_exc()
-        told = {"type": type(error).__name__, "message": str(error)}
-        (directory / FAILED).write_text(json.dumps(told), "utf-8")
+    except BaseException:
+        # Not to the log: the worker that waits for this raises it, as it would have with the model in its own process.
+        (directory / FAILED).write_text(traceback.format_exc(), "utf-8")
         sys.exit(1)
 
 

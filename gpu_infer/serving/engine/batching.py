@@ -235,9 +235,10 @@ class Batcher:
         """Wait for work; return jobs for one batch, or None when closed."""
         while True:
             with self._lock:
-                batch = [] if self._closed else self._pick()
+                batch, expired = ([], []) if self._closed else self._pick()
                 if not batch:
                     self._idle += 1
+            _refuse(expired)
             if batch:
                 return batch
             if self._closed:
@@ -258,22 +259,28 @@ class Batcher:
         batches: List[List[Job]] = []
         while True:
             with self._lock:
-                batch = self._pick()
+                batch, expired = self._pick()
+            _refuse(expired)
             if not batch:
                 break
             batches.append(batch)
         for batch in batches:
             self._finish(batch)
 
-    def _pick(self) -> List[Job]:
+    def _pick(self) -> Tuple[List[Job], List[Job]]:
         """Take the oldest job and those behind it that fit with it; drop what nobody waits for any more.
 
-        The caller holds the lock. Where several device threads run, each takes its share of what waits.
+        The caller holds the lock, and tells those dropped when it has let go of it: a greenlet that is told goes on at
+        once. Where several device threads run, each takes its share of what waits.
+
+        Returns:
+            the batch, and what was dropped.
         """
         most = self.max_batch
         if self._parallel > 1:
             most = min(most, -(-self._waiting // self._parallel))
         batch: List[Job] = []
+        expired: List[Job] = []
         passed_over: List[Job] = []
         size, now = 0, time.monotonic()
         while self._jobs and size < most and len(passed_over) < _LOOK_AHEAD:
@@ -282,7 +289,7 @@ class Batcher:
             if job.abandoned or job.deadline <= now:
                 self._waiting -= count
                 self._counts["expired"] += count
-                job.done(DeadlineExceeded("The time-out passed before the device was free."))
+                expired.append(job)
             elif not batch or (job.key == batch[0].key and size + count <= self.max_batch):
                 batch.append(job)
                 size += count
@@ -292,7 +299,7 @@ class Batcher:
             else:
                 passed_over.append(job)
         self._jobs.extendleft(reversed(passed_over))
-        return batch
+        return batch, expired
 
     def _finish(self, jobs: List[Job]) -> None:
         """Run one batch; whatever happens, each job of it gets an answer."""
@@ -379,6 +386,11 @@ class Batcher:
         if size == len(rows):
             return rows
         return np.concatenate([rows, np.repeat(rows[-1:], size - len(rows), axis=0)])
+
+
+def _refuse(expired: List[Job]) -> None:
+    for job in expired:
+        job.done(DeadlineExceeded("The time-out passed before the device was free."))
 
 
 def _first_line(error: BaseException) -> str:

@@ -88,7 +88,7 @@ def calibrate(
     if on_cpu:
         # Where even one thread is that quick, reading requests takes the time, and no other way could matter.
         adapter.use_threads(threads or 1)
-        inline = _median_run(predict, sample(max_batch)) < INLINE_SECONDS
+        inline = all(_median_run(predict, sample(size)) < INLINE_SECONDS for size in sorted({1, max_batch}))
         if not inline:
             adapter.use_threads(threads)
     measure(1)

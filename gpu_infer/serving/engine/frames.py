@@ -151,12 +151,12 @@ def _failure(failure: RequestFailure) -> Dict[str, Any]:
 
 @lru_cache(maxsize=1024)
 def _meta(dtype: str, shape: Tuple[int, ...]) -> bytes:
-    return f"{dtype}|{','.join(map(str, shape))}".encode("ascii")
+    return f"{dtype};{','.join(map(str, shape))}".encode("ascii")
 
 
 @lru_cache(maxsize=1024)
 def _read_meta(meta: bytes) -> Tuple[Any, Tuple[int, ...]]:
-    dtype, _, shape = meta.decode("ascii").partition("|")
+    dtype, _, shape = meta.decode("ascii").partition(";")
     return np.dtype(dtype), tuple(int(axis) for axis in shape.split(",") if axis)
 
 

@@ -7,6 +7,7 @@ import fcntl
 import itertools
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from typing import Any, Callable, Dict, Generator, List, Mapping, Optional, Tupl
 import numpy as np
 
 from ..failures import DeadlineExceeded, Overloaded, RequestFailure
-from ..model_process import FAILED, READY
+from ..model_process import FAILED, READY, is_there
 from ..stages import say
 from . import frames
 from .engine import ModelFacts
@@ -38,7 +39,7 @@ _POLL_SECONDS = 0.05
 
 
 class ModelProcessError(RuntimeError):
-    """The process with the model could not be started; its own traceback stands before this in the log."""
+    """The process with the model could not be started; its own traceback is part of the message."""
 
 
 class SharedEngine:
@@ -214,13 +215,12 @@ class SharedEngine:
 
     def _why(self) -> str:
         try:
-            told: Dict[str, str] = json.loads((self._directory / FAILED).read_text("utf-8"))
-        except (OSError, ValueError):
+            return f"The process with the model did not start:\n\n{(self._directory / FAILED).read_text('utf-8')}"
+        except OSError:
             code = self._child.returncode if self._child else None
             return (
                 f"The process with the model ended before it was ready, with code {code} (-9: killed, as for memory)."
             )
-        return f"{told['type']}: {told['message']}"
 
     def _first_report(self, sock: socket.socket) -> Mapping[str, Any]:
         """The facts about the model, which the process tells everybody who connects."""
@@ -274,7 +274,12 @@ def meeting_place() -> Path:
     """
     short = Path("/tmp")  # noqa: S108 - the folder below is checked: it is ours alone
     base = short if os.access(short, os.W_OK) else Path(tempfile.gettempdir())
-    directory = base / f"gpu-infer-{os.getuid()}-{os.getppid()}"
+    ours = f"gpu-infer-{os.getuid()}-"
+    for left in base.glob(f"{ours}*"):
+        number = left.name[len(ours) :]
+        if number.isdigit() and not is_there(int(number)):  # its server was killed together with its model process
+            shutil.rmtree(left, ignore_errors=True)
+    directory = base / f"{ours}{os.getppid()}"
     with contextlib.suppress(FileExistsError):
         directory.mkdir(mode=0o700)
     status = directory.lstat()
