@@ -123,7 +123,7 @@ def deploy(  # pyright: ignore[reportInconsistentOverload] - the first overload 
         gpus_per_replica: GPUs that each gets.
         cpu_cores: cores that each gets, 2 where ``None``.
         memory_gb: GB that each gets, 4 where ``None``.
-        workers: processes per replica, each with a model of its own.
+        workers: processes per replica that read requests; they share one model, but for an ``entry_script``.
         batching: ``False`` keeps the items of different requests apart; ``Batching(...)`` sets sizes.
         entry_script: a whole ``score.py`` of your own instead of the bundled one.
         conda_file: instead of the template's.

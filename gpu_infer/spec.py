@@ -183,7 +183,7 @@ class Scale:
 
     Args:
         replicas: containers; the local target runs one.
-        workers: processes per container, each with a model of its own.
+        workers: processes per container that read requests; they share one model, but for a script of the user's.
         max_replicas: how far the autoscaler may go from ``replicas`` up; ``None`` leaves their number alone.
 
     Raises:

@@ -529,17 +529,6 @@ OTHERS: list[tuple[str, dict[str, Any], dict[str, Any], str, str, str]] = [
         "needs about 16.8 GB there",
     ),
     (
-        "too-large-for-all-workers",
-        {"resources": Resources(memory_gb=22), "scale": Scale(3, workers=4)},
-        {"model_bytes": 5_000_000_000},
-        "error",
-        "gpu-memory",
-        (
-            "4 workers x 5.0 GB needs about 24.0 GB there with what the framework adds, and a replica on "
-            f"{T4} has 16 GB. Take a size with more GPU memory, or fewer workers."
-        ),
-    ),
-    (
         "checkpoint",
         {"resources": Resources(memory_gb=22)},
         {"model_bytes": 17_000_000_000, "found": FoundModel("tf1_checkpoint", Path("/m/x"), "tensorflow")},
@@ -604,6 +593,19 @@ def test_the_other_checks(changes: dict[str, Any], facts: dict[str, Any], level:
     findings = check(spec_with(**changes), **facts)
     assert codes(findings) == [(level, code)]
     assert message in str(findings[0])
+
+
+def test_only_a_users_script_loads_the_model_in_each_worker(tmp_path: Path):
+    several: dict[str, Any] = {"resources": Resources(memory_gb=22), "scale": Scale(3, workers=4)}
+    assert check(spec_with(**several), model_bytes=5_000_000_000) == []
+    script = tmp_path / "score.py"
+    script.write_text("def init(): ...\ndef run(data): ...\n")
+    (finding,) = check(spec_with(entry_script=script, **several), model_bytes=5_000_000_000)
+    assert (finding.level, finding.code) == ("error", "gpu-memory")
+    assert (
+        "4 workers x 5.0 GB needs about 24.0 GB there with what the framework adds, and a replica on "
+        f"{T4} has 16 GB. Take a size with more GPU memory, or fewer workers."
+    ) in str(finding)
 
 
 def test_a_number_that_is_none_is_said_once():

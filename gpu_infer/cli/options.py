@@ -142,7 +142,10 @@ Name = Annotated[
     ),
 ]
 Workers = Annotated[
-    int, typer.Option(min=1, metavar="N", help="Processes, each with a model of its own.", rich_help_panel=_SERVER)
+    int,
+    typer.Option(
+        min=1, metavar="N", help="Processes that read requests, with one model for all.", rich_help_panel=_SERVER
+    ),
 ]
 Timeout = Annotated[
     str,

@@ -46,7 +46,7 @@ CAUSES: tuple[tuple[str, str, str], ...] = (  # what is said, its pattern, the c
     (
         "CUDA out of memory; CUDA_ERROR_OUT_OF_MEMORY; ResourceExhaustedError",
         r"CUDA out of memory|CUDA_ERROR_OUT_OF_MEMORY|ResourceExhaustedError",
-        "The GPU has too little memory: another process holds it, or workers= loads the model several times.",
+        "The GPU has too little memory: another process holds it, or each worker of an entry_script= loads the model.",
     ),
     (
         "CUDA driver version is insufficient for CUDA runtime version",

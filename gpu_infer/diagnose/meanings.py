@@ -150,7 +150,7 @@ TEXTS: tuple[Meaning, ...] = (  # the first that matches, so the special before 
     Meaning(
         "`OOMKilled`, `PodOutOfMemory`",
         "The container used more main memory than it was given and was stopped.",
-        "Give more memory_gb=, or fewer workers=: each loads a model of its own.",
+        "Give more memory_gb=, or with an entry_script= fewer workers=, each of which loads the model.",
         r"OOMKilled|PodOutOfMemory|OutOfMemory",
         DeploymentError,
     ),

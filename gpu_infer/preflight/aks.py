@@ -243,7 +243,8 @@ def _check_model(spec: ServiceSpec, vm_size: str, found: FoundModel | None, mode
     findings = _check_model_files(spec)
     if model_bytes is None:
         return findings
-    gb, workers = model_bytes / 1e9, spec.scale.workers
+    # Our own runtime loads one model for all its workers; what a user's script loads, each worker does.
+    gb, workers = model_bytes / 1e9, spec.scale.workers if spec.entry_script else 1
     size = find_size(vm_size)
     copies = f"{workers} workers x {gb:.1f} GB" if workers > 1 else f"a model of {gb:.1f} GB"
     if size is not None and size.gpu and spec.resources.gpus:

@@ -24,6 +24,9 @@ __all__ = ["Properties", "bare_template", "build_inference_config", "deploy_argu
 MAX_TIMEOUT_MS = 300_000
 """The longest that the router in front of AKS services waits."""
 
+APP_ROOT = "/var/azureml-app"
+"""Where a container has the source folder; ``DOCKER_IMAGE_APP_ROOT_DIR`` of azureml-core."""
+
 _GIT = ("azureml.git.", "mlflow.source.git.")
 
 
@@ -144,11 +147,19 @@ def inference_config(bundle: Bundle, *, base_image: str) -> Any:
             conda_dependencies_file_path=str(bundle.folder / "conda.yml")
         )
         environment.docker.base_image = base_image
-        environment.environment_variables = dict(bundle.environment)
+        environment.environment_variables = {**bundle.environment, **_where_gunicorn_looks(bundle)}
         configuration: Callable[..., Any] = sdk("azureml.core.model.InferenceConfig")
         return configuration(entry_script="score.py", source_directory=str(bundle.folder), environment=environment)
 
     return call(make, doing="making the InferenceConfig", default=DeploymentError)
+
+
+def _where_gunicorn_looks(bundle: Bundle) -> dict[str, str]:
+    """Gunicorn is told a class of the bundle's by name, and looks for it before the server has put it on the path."""
+    arguments = bundle.environment.get("GUNICORN_CMD_ARGS", "")
+    if "gpu_infer_serving" not in arguments or "--pythonpath" in arguments:
+        return {}
+    return {"GUNICORN_CMD_ARGS": f"{arguments} --pythonpath {APP_ROOT}/{bundle.folder.name},{APP_ROOT}"}
 
 
 def deploy_arguments(spec: ServiceSpec, *, tags: Mapping[str, str], run: str) -> dict[str, Any]:
