@@ -28,11 +28,11 @@ BUNDLE_FILES = ("score.py", "gpu_infer_serving", "conda.yml", "gpu_infer.json", 
 """Names that no file of the user's may have; ``config.json`` the stock server would read as its own."""
 
 GUNICORN = (
-    "--worker-class gpu_infer_serving.gunicorn_worker.Worker "
-    "--logger-class gpu_infer_serving.gunicorn_worker.QuietLogger "
+    "--worker-class gpu_infer_serving._gunicorn_worker.Worker "
+    "--logger-class gpu_infer_serving._gunicorn_worker.QuietLogger "
     "--worker-connections 1000 --threads 160 --keep-alive 75"
 )
-"""For gunicorn: see ``serving/gunicorn_worker.py``. The threads are for an image without gevent."""
+"""For gunicorn: see ``serving/_gunicorn_worker.py``. The threads are for an image without gevent."""
 
 _NEVER_MS = 24 * 3600 * 1000
 """The stock server's time-out is an alarm signal, one for all requests of a process. Ours has deadlines."""

@@ -23,7 +23,10 @@ from gpu_infer.ledger import state_folder
 __all__ = ["EXTRAS", "Check", "examine"]
 
 EXTRAS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "local": ("services on this machine", ("azureml-inference-server-http", "orjson", "packaging", "pillow", "pyyaml")),
+    "local": (
+        "services on this machine",
+        ("azureml-inference-server-http", "gevent", "orjson", "packaging", "pillow", "pyyaml"),
+    ),
     "tensorflow": ("TensorFlow and Keras models", ("tensorflow",)),
     "torch": ("TorchScript and torch.export models", ("torch",)),
     "onnx": ("ONNX models", ("onnxruntime",)),

@@ -51,7 +51,7 @@ class Loop(Threads):
         self._woken.settimeout(0)
         self._wake.settimeout(0)
         self.watch(self._woken, selectors.EVENT_READ, self._drain)
-        self.ended = False
+        self.ended: bool = False
 
     def watch(self, source: Any, events: int, callback: Callable[[], None]) -> None:
         """Call back when a socket is ready; watching it again changes for what."""

@@ -9,11 +9,12 @@ import traceback
 from collections import Counter
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
 from .adapters.base import TensorSpec
+from .answering import Answer, error_answer, log_request
 from .check import as_model_item
 from .codecs.decode import (
     Items,
@@ -41,7 +42,6 @@ from .hooks import Hook
 from .narrow import is_array, is_dict, is_list
 from .receiving import NO_MEMORY, content_type, header, receive
 from .settings import Settings
-from .stages import say
 from .stats import summed
 
 LARGE_BODY = 256 << 10
@@ -55,15 +55,6 @@ Results = Union[List[Any], np.ndarray]
 
 Block = Tuple[Sequence[int], np.ndarray]
 """Items that can share a batch: where they stand in the request, and ``[k, ...]``."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What ``score.py`` sends back."""
-
-    status: int
-    body: bytes
-    headers: Mapping[str, str]
 
 
 @dataclass
@@ -137,7 +128,7 @@ class Runtime:
         if request.method in ("GET", "POST"):
             answer = self._answer(request, trace)
         else:
-            answer = _error(405, f"{request.method} is not supported")
+            answer = error_answer(405, f"{request.method} is not supported")
         milliseconds = (time.perf_counter() - started) * 1e3
         with self._lock:
             self._requests[str(answer.status)] += 1
@@ -151,7 +142,7 @@ class Runtime:
             "x-gpu-infer-queue-ms": f"{trace.queue_ms:.3f}",
         }
         if self.settings.access_log or 400 <= answer.status < 500:
-            _log(request, answer, milliseconds)
+            log_request(request, answer, milliseconds)
         return Answer(answer.status, answer.body, headers)
 
     def _answer(self, request: Any, trace: _Trace) -> Answer:
@@ -164,7 +155,9 @@ class Runtime:
             return self._refuse(failure)
         except Exception as error:  # our own mistake: say so, keep the traceback in the log, answer the next request
             traceback.print_exc(file=sys.stderr)
-            return _error(500, f"The serving runtime failed: {type(error).__name__}. See the log.", kind="internal")
+            return error_answer(
+                500, f"The serving runtime failed: {type(error).__name__}. See the log.", kind="internal"
+            )
 
     def _enter(self) -> None:
         """Count a request in.
@@ -187,7 +180,7 @@ class Runtime:
         asked = request.args.get("gpu_infer", "")
         report = reports.get(asked)
         if asked and report is None:
-            return _error(404, f"There is no report {asked[:40]!r}; there are {', '.join(reports)}.")
+            return error_answer(404, f"There is no report {asked[:40]!r}; there are {', '.join(reports)}.")
         if report is None:
             return Answer(405, b"GET is not supported", {"Content-Type": "text/plain", "Allow": "POST"})
         return Answer(200, to_json(report()), {"Content-Type": "application/json"})
@@ -341,7 +334,7 @@ class Runtime:
         if isinstance(failure, ModelFailure):
             failure.report()
         extra = {"Retry-After": str(failure.retry_after)} if isinstance(failure, Overloaded) else {}
-        return _error(failure.status, failure.message, kind=failure.kind, item=failure.item, extra=extra)
+        return error_answer(failure.status, failure.message, kind=failure.kind, item=failure.item, extra=extra)
 
     # --- reports ------------------------------------------------------------------------------------------------------
 
@@ -376,14 +369,6 @@ class Runtime:
         return summed([self.counts(), *self.engine.other_workers()], self.engine.stats())
 
 
-def _log(request: Any, answer: Answer, milliseconds: float) -> None:
-    """A line about one request; the stock server's own lines are switched off, since they cost as much as a batch."""
-    asked = header(request, "x-ms-client-request-id") or header(request, "x-request-id")
-    reason = "" if answer.status < 400 else answer.body[:300].decode("utf-8", "replace")
-    line = f"{request.method} {request.path} {answer.status} {milliseconds:.1f}ms {asked[:100]} {reason}"
-    say(" ".join(f"GPU_INFER_REQUEST {line}".split()))
-
-
 def _by_shape(items: Sequence[Any]) -> Sequence[Block]:
     """Group items that can share a batch: bytes together, arrays by shape."""
     groups: Dict[Any, List[int]] = {}
@@ -402,20 +387,3 @@ def _by_shape(items: Sequence[Any]) -> Sequence[Block]:
 
 def _hook_failure(role: str, error: BaseException, index: Optional[int]) -> ModelFailure:
     return ModelFailure(f"{role} raised {type(error).__name__}: {str(error)[:300]}", item=index)
-
-
-def _error(
-    status: int,
-    message: str,
-    *,
-    kind: str = "",
-    item: Optional[int] = None,
-    extra: Optional[Mapping[str, str]] = None,
-) -> Answer:
-    body: Dict[str, Any] = {"message": message}
-    headers = {"Content-Type": "application/json", **(extra or {})}
-    if kind:
-        body["error"] = headers["x-gpu-infer-error"] = kind
-    if item is not None:
-        body["item"] = item
-    return Answer(status, to_json(body), headers)

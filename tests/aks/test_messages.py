@@ -137,8 +137,13 @@ def test_a_service_that_is_looked_for_here_and_may_be_there(
 
 
 def test_the_price_of_a_cluster_is_counted_once(
-    emulator: Emulator, workspace: Any, register: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+    emulator: Emulator,
+    workspace: Any,
+    register: Callable[..., Any],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "200")  # a narrow table leaves the price out
     register(workspace)
     for name, cluster in (("one", "gpus"), ("two", "gpus"), ("three", "others")):
         gpu_infer.deploy("net", workspace, name=name, cluster=Cluster(cluster, vm_size=T4, nodes=3))

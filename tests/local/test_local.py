@@ -256,7 +256,7 @@ def test_scale_and_keys_where_they_mean_something(tiny_model: Path) -> None:
             service.scale(replicas=3)
         with pytest.raises(UnsupportedError, match="has no keys"):
             service.rotate_keys()
-        with pytest.raises(ValueError, match="1 or more"):
+        with pytest.raises(ValueError, match="a whole number from 1"):
             service.scale(workers=0)
 
 

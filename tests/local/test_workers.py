@@ -71,7 +71,7 @@ class Load:
             thread.join(60)
 
     def _run(self, number: int) -> None:
-        client: ScoringClient[Any] = ScoringClient(self._service.scoring_uri, retries=0, timeout=30)
+        client = ScoringClient(self._service.scoring_uri, retries=0, timeout=30)
         value = float(number)
         while not self._stop.is_set():
             value += 10

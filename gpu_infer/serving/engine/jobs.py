@@ -39,11 +39,11 @@ class Job:
     __slots__ = ("abandoned", "deadline", "done", "key", "queued", "rows")
 
     def __init__(self, rows: np.ndarray, deadline: float, queued: float, done: Done) -> None:
-        self.rows = rows
-        self.deadline = deadline
-        self.queued = queued
-        self.done = done
-        self.abandoned = False
+        self.rows: np.ndarray = rows
+        self.deadline: float = deadline
+        self.queued: float = queued
+        self.done: Done = done
+        self.abandoned: bool = False
         # Jobs of one key can run in one batch.
         self.key: Tuple[Any, ...] = (rows.dtype, rows.shape[1:])
 

@@ -1,8 +1,8 @@
 """How a request waits for its result: as a thread, or as a greenlet of gunicorn's gevent worker.
 
-The worker that this package brings (``gunicorn_worker.py``) runs requests as greenlets and patches nothing: a thread is
-a thread, a lock is a lock, and a framework or a hook never notices. What must not happen is that a greenlet blocks its
-thread, and with it all others; so a greenlet waits here, and what takes long goes to a thread of a pool.
+The worker that this package brings (``_gunicorn_worker.py``) runs requests as greenlets and patches nothing: a thread
+is a thread, a lock is a lock, and a framework or a hook never notices. What must not happen is that a greenlet blocks
+its thread, and with it all others; so a greenlet waits here, and what takes long goes to a thread of a pool.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ class _GreenletWaiter:
         self._done = False
         self._waits = False
         self._value: Any = None
-        self.deadline = 0.0
+        self.deadline: float = 0.0
         self.greenlet: Any = None
 
     def set(self, value: Any) -> None:
@@ -209,7 +209,7 @@ class Greenlets:
         self._flushing = False
         self._current: Callable[[], Any] = gevent.getcurrent
         self._hub: Any = gevent.get_hub()
-        self.thread = threading.get_ident()
+        self.thread: int = threading.get_ident()
         self._finished: Deque[Tuple[_GreenletWaiter, Any]] = deque()
         self._parked: Set[_GreenletWaiter] = set()
         self._pools: Dict[str, ThreadPoolExecutor] = {}
@@ -330,5 +330,5 @@ def scheduler() -> Scheduler:
 
 
 def _in_gevent_worker() -> bool:
-    module = sys.modules.get(f"{__package__.rpartition('.')[0]}.gunicorn_worker") if __package__ else None
+    module = sys.modules.get(f"{__package__.rpartition('.')[0]}._gunicorn_worker") if __package__ else None
     return module is not None and module.serves_greenlets()
