@@ -125,7 +125,7 @@ def test_a_slow_init_and_too_short_a_wait(workspace: Any, shared_models: Path, t
             template="tensorflow",
             entry_script=script,
             conda_file=conda,
-            wait=15,
+            wait=10,
         )
     assert "deploy(wait=SECONDS)" in str(caught.value)
     assert "reading the weights" in caught.value.logs
