@@ -52,7 +52,7 @@ check: $(INSTALLED) check-index
 
 # The index to install from is each user's own choice: no file that pip, conda or uv reads may name one.
 check-index:
-	@found=$$(grep -nIE '://|index-url|find-links' constraints.txt environment.yml gpu_infer/templates/*/conda.yml); \
+	@found=$$(grep -nIE '://|index-url|find-links' constraints.txt environment.yml gpu_infer/templates/*/conda.yml bench/_serving/requirements/*.txt); \
 	if [ -n "$$found" ]; then echo "$$found"; echo 'These lines name a package index; take the address out.' >&2; exit 1; fi
 
 bench: $(INSTALLED)
@@ -71,5 +71,5 @@ lock: $(INSTALLED)
 	@twice=$$(cut -d= -f1 constraints.txt | uniq -d); test -z "$$twice" || { echo "Locked twice: $$twice" >&2; exit 1; }
 
 clean:
-	rm -rf .venv .ruff_cache .pytest_cache .hypothesis build dist
+	rm -rf .venv bench/.venvs .ruff_cache .pytest_cache .hypothesis build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

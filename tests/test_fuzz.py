@@ -159,6 +159,7 @@ def test_callers_that_hang_up(service: gpu_infer.Service, snowleopard: Path) -> 
     ):
         for _ in range(5):
             with socket.create_connection((address.hostname or "", address.port or 0), timeout=10) as connection:
-                connection.sendall(sent)
-                connection.shutdown(socket.SHUT_WR)
+                with contextlib.suppress(OSError):  # the server may have hung up first, over what it cannot read
+                    connection.sendall(sent)
+                    connection.shutdown(socket.SHUT_WR)
     assert service.score(snowleopard).argmax() == 289
