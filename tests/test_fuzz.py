@@ -158,8 +158,9 @@ def test_callers_that_hang_up(service: gpu_infer.Service, snowleopard: Path) -> 
         b"\r\n" * 50,
     ):
         for _ in range(5):
-            with socket.create_connection((address.hostname or "", address.port or 0), timeout=10) as connection:
-                with contextlib.suppress(OSError):  # the server may have hung up first, over what it cannot read
-                    connection.sendall(sent)
-                    connection.shutdown(socket.SHUT_WR)
+            place = (address.hostname or "", address.port or 0)
+            # The server may hang up first, over what it cannot read.
+            with contextlib.suppress(OSError), socket.create_connection(place, timeout=10) as connection:
+                connection.sendall(sent)
+                connection.shutdown(socket.SHUT_WR)
     assert service.score(snowleopard).argmax() == 289
