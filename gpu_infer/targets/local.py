@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from gpu_infer.blotting import remember_secrets
 from gpu_infer.bundle import Template
 from gpu_infer.diagnose import current_stage, hanging_stack, init_failure, stages, tail
 from gpu_infer.errors import (
@@ -254,6 +255,7 @@ class LocalTarget:
         model_dir = next((folder / "azureml-models").glob("*/*"), folder)
         content: Mapping[str, Any] = json.loads((bundle / "gpu_infer.json").read_text("utf-8"))
         environment = {**content["environment"], "WORKER_COUNT": str(entry.details["workers"])}
+        remember_secrets(environment)  # of a service that another process has deployed, too
         # Not kept until its pid is written down: killed in between, we must not leave a server that nobody can find.
         process.new_run(folder)
         process.write_lease(folder, kept=False, expires=None)
