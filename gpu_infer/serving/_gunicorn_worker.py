@@ -32,7 +32,7 @@ _UNHEALTHY = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain\r\nContent-Length: 9\r\nRetry-After: 1\r\n\r\n"
     b"Unhealthy"
 )
-_TOO_LATE = "gevent is not installed: requests run as threads, a third as many of them. Add gevent to the conda file.\n"
+_TOO_LATE = "gevent is not installed: each request takes a thread of its own. Add gevent to the conda file.\n"
 
 
 def serves_greenlets() -> bool:
@@ -74,7 +74,7 @@ class Worker(_Base):
 
 
 class _Corked:
-    """A socket that sends the head of an answer together with its body: each packet costs a tenth of an answer."""
+    """A socket that sends the head of an answer together with its body, in one packet instead of two."""
 
     def __init__(self, sock: Any) -> None:
         self._sock = sock
@@ -99,7 +99,7 @@ class _Corked:
 
 
 class QuietLogger(Logger):
-    """gunicorn's logger without the line per request, which takes a tenth of the time of a small model's answer."""
+    """gunicorn's logger without the line per request: for a small model it is a good part of the work."""
 
     def access(self, resp: Any, req: Any, environ: Any, request_time: Any) -> None:
         """Say nothing; ``stats()`` counts."""

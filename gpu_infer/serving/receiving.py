@@ -65,7 +65,7 @@ def _body_errors(limit: int) -> Generator[None, None, None]:
 
 
 def header(request: Any, name: str) -> str:
-    """A header of a request, straight from WSGI: the way through Flask's headers takes twenty times as long."""
+    """A header of a request, straight from WSGI: Flask's own headers are made anew for each question."""
     return request.environ.get(_WSGI_NAMES[name], "")
 
 

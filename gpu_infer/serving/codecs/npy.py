@@ -37,7 +37,7 @@ def decode(body: bytes) -> np.ndarray:
     Raises:
         BadInput: no ``.npy`` data, pickled objects, structured or unknown dtypes, a body that is too short or too long.
     """
-    # Clients send the same header again and again; reading it anew takes ten times as long as all the rest.
+    # Clients send the same header again and again; reading it anew takes longer than all the rest.
     end = 10 + int.from_bytes(body[8:10], "little")
     if body.startswith(_VERSION_1) and end <= min(len(body), _MAX_REMEMBERED):
         shape, fortran, dtype, start = _remembered_header(body[:end])
