@@ -31,6 +31,7 @@ __all__ = [
     "check_uri",
     "converse",
     "decide",
+    "finite_number",
     "new_request_id",
     "report_request",
     "score_request",
@@ -292,7 +293,10 @@ def _result(call: Call, response: Response, *, attempts: int, elapsed: float) ->
         # Raised out here, without the parsers' exceptions: those hold the body, which may echo the key.
         problem = Problem("other", call.hide(f"The service answered, but {trouble}."), response.status)
         raise problem.to_error(request_id=call.request_id, attempts=attempts, elapsed=elapsed)
-    queue_ms, batch = _number(headers.get("x-gpu-infer-queue-ms")), _number(headers.get("x-gpu-infer-batch"))
+    queue_ms, batch = (
+        finite_number(headers.get("x-gpu-infer-queue-ms")),
+        finite_number(headers.get("x-gpu-infer-batch")),
+    )
     return ScoreResponse(
         value=value,
         device=headers.get("x-gpu-infer-device"),
@@ -303,7 +307,8 @@ def _result(call: Call, response: Response, *, attempts: int, elapsed: float) ->
     )
 
 
-def _number(text: str | None) -> float | None:
+def finite_number(text: str | None) -> float | None:
+    """A number out of a header; ``None`` where there is none, or one that is not finite."""
     try:
         value = float(text or "")
     except ValueError:

@@ -13,6 +13,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, TypeGuard
 
 from gpu_infer.client.messages import Failure, Outcome, Response
+from gpu_infer.client.protocol import finite_number
 from gpu_infer.client.retry import parse_retry_after
 from gpu_infer.load.report import Level, percentile
 
@@ -62,7 +63,7 @@ class _Tally:
             return
         self.latencies.append(ended - begun)
         for sums, name in ((self.batches, "x-gpu-infer-batch"), (self.queues, "x-gpu-infer-queue-ms")):
-            value = _number(outcome.headers.get(name))
+            value = finite_number(outcome.headers.get(name))
             if value is not None:
                 sums[0] += value
                 sums[1] += 1
@@ -206,14 +207,6 @@ def _is_result(outcome: Outcome) -> TypeGuard[Response]:
 def _pause(outcome: Outcome) -> float:
     asked = parse_retry_after(outcome.headers) if isinstance(outcome, Response) else None
     return PAUSE if asked is None else min(LONGEST_PAUSE, max(PAUSE, asked))
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        value = float(text or "")
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
 
 
 def _mean(sums: list[list[float]]) -> float | None:

@@ -38,7 +38,7 @@ def error_answer(
 
 
 def log_request(request: Any, answer: Answer, milliseconds: float) -> None:
-    """A line about one request; the stock server's own lines are switched off, since they cost as much as a batch."""
+    """A line about one request; the stock server's own, one for each, are switched off."""
     asked = header(request, "x-ms-client-request-id") or header(request, "x-request-id")
     reason = "" if answer.status < 400 else answer.body[:300].decode("utf-8", "replace")
     line = f"{request.method} {request.path} {answer.status} {milliseconds:.1f}ms {asked[:100]} {reason}"

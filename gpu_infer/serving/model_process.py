@@ -35,8 +35,11 @@ FAILED = "failed.txt"
 LOOK_SECONDS = 0.5
 """How often the master is looked for, where the system cannot tell when it ends."""
 
-_CHUNK = 1 << 20
-_BUFFER = 4 << 20
+CHUNK = 1 << 20
+"""Bytes that are read at once, on either side."""
+
+BUFFER = 4 << 20
+"""Bytes that the system may hold of what was sent, on either side."""
 
 
 class Loop(Threads):
@@ -112,7 +115,7 @@ class Connection:
 
     def __init__(self, sock: socket.socket, service: Service) -> None:
         sock.settimeout(0)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
         self._sock = sock
         self._service = service
         self._buffer = frames.Buffer()
@@ -154,7 +157,7 @@ class Connection:
 
     def _read(self) -> None:
         try:
-            data = self._sock.recv(_CHUNK)
+            data = self._sock.recv(CHUNK)
         except BlockingIOError:
             return
         except OSError:

@@ -196,8 +196,8 @@ class Runtime:
             trace.decode_ms = (time.perf_counter() - started) * 1e3
             results = self._score(items, blocks, deadline, trace)
             accept_npy = parse_accept(header(request, "accept"))
-            content, content_type = encode_results(results, many=items.many, accept_npy=accept_npy)
-            return Answer(200, content, {"Content-Type": content_type})
+            content, its_type = encode_results(results, many=items.many, accept_npy=accept_npy)
+            return Answer(200, content, {"Content-Type": its_type})
         finally:
             self._leave()
 

@@ -8,11 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fault_matrix import Zygote
 
 from gpu_infer.emulator import Emulator
 
 for _name in ("BACKOFF", "500_BACKOFF", "503_BACKOFF"):
     os.environ.setdefault(f"AZUREML_DEFAULT_{_name}", "0")
+
+
+@pytest.fixture(scope="module")
+def zygote() -> Iterator[Zygote]:
+    """The process that the processes of a file's tests are forked from."""
+    started = Zygote()
+    yield started
+    started.close()
 
 
 @pytest.fixture

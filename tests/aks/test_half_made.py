@@ -23,13 +23,6 @@ T4 = "Standard_NC4as_T4_v3"
 STUCK = {"code": "KubernetesError", "statusCode": 400, "message": "Kubernetes Deployment Error", "details": []}
 
 
-@pytest.fixture(scope="module")
-def zygote() -> Iterator[Zygote]:
-    started = Zygote()
-    yield started
-    started.close()
-
-
 @pytest.fixture
 def scene(zygote: Zygote, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
     monkeypatch.chdir(tmp_path)

@@ -20,7 +20,7 @@ from typing import Any, Callable, Dict, Generator, List, Mapping, Optional, Tupl
 import numpy as np
 
 from ..failures import DeadlineExceeded, Overloaded, RequestFailure
-from ..model_process import FAILED, READY, is_there
+from ..model_process import BUFFER, CHUNK, FAILED, READY, is_there
 from ..stages import say
 from . import frames
 from .engine import ModelFacts
@@ -33,8 +33,6 @@ REPORT_SECONDS = 30.0
 PAUSE_SECONDS = 1.0
 """Between two tries to start the process anew, and between two times that a worker writes down what it has counted."""
 
-_CHUNK = 1 << 20
-_BUFFER = 4 << 20
 _POLL_SECONDS = 0.05
 
 
@@ -48,15 +46,14 @@ class SharedEngine:
     Args:
         bundle: the folder with the settings.
         scheduler: how requests wait.
-        directory: where the workers of this server meet; one per server.
 
     Raises:
         ModelProcessError: it could not be started.
     """
 
-    def __init__(self, bundle: Path, *, scheduler: Scheduler, directory: Optional[Path] = None) -> None:
+    def __init__(self, bundle: Path, *, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
-        self._directory = directory or meeting_place()
+        self._directory = meeting_place()
         self._bundle = bundle
         self._numbers = itertools.count(1)
         self._pending: Dict[int, Waiter] = {}
@@ -89,7 +86,8 @@ class SharedEngine:
     def stats(self) -> Dict[str, Any]:
         """See ``Engine``."""
         report = self._report("stats")
-        return {**report, "model_process": report.pop("pid")}
+        pid = report.pop("pid")
+        return {**report, "model_process": pid}
 
     def gpu_report(self) -> Dict[str, Any]:
         """See ``Engine``."""
@@ -159,7 +157,7 @@ class SharedEngine:
                 self._sock = self._scheduler.socket(sock)
                 say("GPU_INFER_WARNING the model process is there again")
             try:
-                data = self._sock.recv(_CHUNK)
+                data = self._sock.recv(CHUNK)
             except OSError:
                 data = b""
             if not data:
@@ -225,7 +223,7 @@ class SharedEngine:
     def _first_report(self, sock: socket.socket) -> Mapping[str, Any]:
         """The facts about the model, which the process tells everybody who connects."""
         sock.settimeout(REPORT_SECONDS)
-        for data in iter(lambda: sock.recv(_CHUNK), b""):
+        for data in iter(lambda: sock.recv(CHUNK), b""):
             for _kind, _number, body in self._buffer.feed(data):
                 sock.settimeout(None)
                 facts: Dict[str, Any] = json.loads(bytes(body))
@@ -299,7 +297,7 @@ def _try(path: Path, *, keep: bool = True) -> Optional[socket.socket]:
     if not keep:
         sock.close()
     else:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
     return sock
 
 
