@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from typing import Callable, List
 
+UNHEALTHY = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain\r\nContent-Length: 9\r\nRetry-After: 1\r\n\r\n"
+    b"Unhealthy"
+)
+"""The answer to the probe of a service that has lost its model."""
+
 _checks: List[Callable[[], bool]] = []
 
 

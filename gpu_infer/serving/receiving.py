@@ -25,28 +25,39 @@ _WSGI_NAMES = {
 }
 
 
-def receive(request: Any, *, max_body_mb: float) -> Union[bytes, List[Part]]:
+def receive(request: Any, *, limit: int) -> Union[bytes, List[Part]]:
     """Read the body of a request, or its parts.
 
     Raises:
         BadInput: it cannot be read, or ends too early.
-        BodyTooLarge: it is larger than ``max_body_mb`` MiB.
+        BodyTooLarge: it has more than ``limit`` bytes.
     """
-    limit = int(max_body_mb * MIB)
     length = request.environ.get("CONTENT_LENGTH", "")
     if length.isdigit() and int(length) > limit:
         raise BodyTooLarge(_TOO_LARGE.format(limit / MIB))
+    if length.isdigit() and content_type(request) != MULTIPART:
+        return _read(request, int(length))
     with contextlib.suppress(AttributeError):  # Flask before 3.1 lets only the application set it
         request.max_content_length = limit
     with _body_errors(limit):
-        if content_type(request) == MULTIPART:
-            return _read_parts(request)
-        if not length.isdigit():
-            return request.get_data(cache=False)
-        body = request.environ["wsgi.input"].read(int(length))
-    if len(body) < int(length):
-        raise BadInput(f"The body ends after {len(body):,} of {int(length):,} bytes.")
+        return _read_parts(request) if content_type(request) == MULTIPART else request.get_data(cache=False)
+
+
+def _read(request: Any, length: int) -> bytes:
+    """Read a body of known length."""
+    try:
+        body = request.environ["wsgi.input"].read(length)
+    except MemoryError as error:
+        raise BodyTooLarge(NO_MEMORY) from error
+    except (OSError, ValueError) as error:
+        raise _unreadable(error) from error
+    if len(body) < length:
+        raise BadInput(f"The body ends after {len(body):,} of {length:,} bytes.")
     return body
+
+
+def _unreadable(error: Exception) -> BadInput:
+    return BadInput(f"The body could not be read: {str(error)[:200]}.")
 
 
 @contextlib.contextmanager
@@ -61,7 +72,7 @@ def _body_errors(limit: int) -> Generator[None, None, None]:
     except MemoryError as error:
         raise BodyTooLarge(NO_MEMORY) from error
     except (HTTPException, OSError, ValueError) as error:
-        raise BadInput(f"The body could not be read: {str(error)[:200]}.") from error
+        raise _unreadable(error) from error
 
 
 def header(request: Any, name: str) -> str:

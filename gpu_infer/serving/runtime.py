@@ -40,7 +40,7 @@ from .failures import (
 )
 from .hooks import Hook
 from .narrow import is_array, is_dict, is_list
-from .receiving import NO_MEMORY, content_type, header, receive
+from .receiving import MIB, NO_MEMORY, content_type, header, receive
 from .settings import Settings
 from .stats import summed
 
@@ -115,6 +115,11 @@ class Runtime:
         shape = self.model.input.item_shape
         return None if shape is None else len(shape)
 
+    @property
+    def max_body(self) -> int:
+        """The most bytes of a body."""
+        return int(self.settings.max_body_mb * MIB)
+
     # --- one request --------------------------------------------------------------------------------------------------
 
     def handle(self, request: Any) -> Answer:
@@ -187,7 +192,7 @@ class Runtime:
 
     def _answer_post(self, request: Any, trace: _Trace) -> Answer:
         deadline = time.monotonic() + self._timeout(header(request, "x-gpu-infer-timeout-ms")) / 1e3
-        body = receive(request, max_body_mb=self.settings.max_body_mb)
+        body = receive(request, limit=self.max_body)
         self._enter()
         try:
             started = time.perf_counter()

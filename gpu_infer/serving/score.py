@@ -20,6 +20,7 @@ except ImportError:  # images with the older server
     from azureml.contrib.services.aml_request import rawhttp
 
 from flask import Response
+from gpu_infer_serving.direct import offer
 from gpu_infer_serving.start import start
 
 runtime: Any = None
@@ -29,6 +30,7 @@ def init() -> None:
     """Load the model; whatever this raises ends the worker, and stands in the log with its traceback."""
     global runtime
     runtime = start(FOLDER)
+    offer(runtime)  # plain requests need not pass run(); without this line all of them do
 
 
 @rawhttp

@@ -120,7 +120,8 @@ class Compiled:
         if wanted not in self._functions:
             signature = [tf.TensorSpec(self._source.shape, self._fed)]
             pick: Callable[[Any], Any] = partial(self._pick, wanted)
-            self._functions[wanted] = tf.function(pick, input_signature=signature)
+            # The one concrete function: tf.function would look at the arguments first, as long as a small model runs.
+            self._functions[wanted] = tf.function(pick, input_signature=signature).get_concrete_function()
         return self._functions[wanted]
 
     def _pick(self, wanted: Tuple[str, ...], x: Any) -> Dict[str, Any]:

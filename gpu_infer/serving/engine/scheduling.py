@@ -1,6 +1,6 @@
 """How a request waits for its result: as a thread, or as a greenlet of gunicorn's gevent worker.
 
-The worker that this package brings (``_gunicorn_worker.py``) runs requests as greenlets and patches nothing: a thread
+The worker that this package brings (``_gevent_worker.py``) runs requests as greenlets and patches nothing: a thread
 is a thread, a lock is a lock, and a framework or a hook never notices. What must not happen is that a greenlet blocks
 its thread, and with it all others; so a greenlet waits here, and what takes long goes to a thread of a pool.
 """
@@ -330,5 +330,5 @@ def scheduler() -> Scheduler:
 
 
 def _in_gevent_worker() -> bool:
-    module = sys.modules.get(f"{__package__.rpartition('.')[0]}._gunicorn_worker") if __package__ else None
+    module = sys.modules.get(f"{__package__.rpartition('.')[0]}._gevent_worker") if __package__ else None
     return module is not None and module.serves_greenlets()
