@@ -631,6 +631,7 @@ def test_the_conda_file_is_checked(tmp_path: Path):
         "conda-python",
         "conda-server-missing",
         "conda-tensorflow-gpu",
+        "runtime-missing",
     }
     conda.write_bytes(b"\xff\xfe\x00")
     assert ("error", "conda-yaml") in codes(check(spec_with(conda_file=conda)))
@@ -661,6 +662,14 @@ def test_imports_that_the_conda_file_does_not_bring(tmp_path: Path):
         findings, ("pandas", "azureml-core", "opencv-python-headless", "scikit-learn"), strict=True
     ):
         assert f"does not seem to bring: {package}. Add {package} to the list pip:" in str(finding)
+
+
+def test_what_the_runtime_imports(tmp_path: Path):
+    conda, script = tmp_path / "conda.yml", tmp_path / "score.py"
+    script.write_text("def init(): ...\ndef run(data): ...\n")
+    conda.write_text(load_template("onnx").conda.replace("- orjson==3.13.0", "").replace("- gevent==26.9.0", ""))
+    assert codes(check(spec_with(conda_file=conda))) == [("error", "runtime-missing"), ("info", "runtime-gevent")]
+    assert check(spec_with(conda_file=conda, entry_script=script)) == [], "a script of one's own needs neither"
 
 
 def test_imports_of_hooks_are_checked(tmp_path: Path):

@@ -73,6 +73,9 @@ _BRINGS = {
 }
 """What a package installs beside itself, as far as scripts tend to import it."""
 
+_RUNTIME = ("numpy", "orjson", "pillow")
+"""What ``gpu_infer_serving`` imports beside the framework."""
+
 _SERVER_MODULES = ("azureml.contrib.services.aml_request", "azureml.contrib.services.aml_response")
 """The inference server puts these in place itself (1.4.1 and newer)."""
 
@@ -106,7 +109,7 @@ def check_imports(spec: ServiceSpec, conda: str) -> list[Finding]:
                 missing.setdefault(package, line)
         findings += [_missing(path, line, package) for package, line in missing.items()]
         findings += _check_tensorflow_1(path, tree, file)
-    return findings
+    return findings if spec.entry_script else [*findings, *_check_runtime(there)]
 
 
 # --- inside -----------------------------------------------------------------------------------------------------------
@@ -187,6 +190,18 @@ def _missing(path: Path, line: int, package: str) -> Finding:
     message = f"{path.name} line {line} imports what the conda file does not seem to bring: {package}."
     fix = f"Add {package} to the list pip: of conda_file=, or the service fails at its start."
     return Finding("warning", "import-missing", message, fix)
+
+
+def _check_runtime(there: set[str]) -> Iterator[Finding]:
+    """What ``gpu_infer_serving`` itself imports, which every template brings and a conda file of one's own may not."""
+    missing = [package for package in _RUNTIME if package not in there]
+    if missing:
+        message = f"The conda file does not bring what the serving runtime imports: {', '.join(missing)}."
+        fix = f"Add {', '.join(missing)} to the list pip: of conda_file=, or the service fails at its start."
+        yield Finding("error", "runtime-missing", message, fix)
+    if "gevent" not in there:
+        message = "The conda file does not bring gevent: each request takes a thread of its own, which costs speed."
+        yield Finding("info", "runtime-gevent", message, "Add gevent to the list pip: of conda_file=.")
 
 
 def _check_tensorflow_1(path: Path, tree: ast.Module, file: CondaFile) -> list[Finding]:
