@@ -14,6 +14,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 import numpy as np
 
 from .adapters.base import TensorSpec
+from .admission import Admission
 from .answering import Answer, error_answer, log_request
 from .check import as_model_item
 from .codecs.decode import (
@@ -99,7 +100,7 @@ class Runtime:
         self._lock = threading.Lock()
         self._requests: Counter[str] = Counter()
         self._latencies = Latencies(("decode", "total"))
-        self._in_flight = 0
+        self._admission = Admission(most=settings.max_concurrency, longest_wait=settings.max_queue_ms / 1e3)
         self._cores = usable_cores()
         self._device_header = str(self.model.device).replace(",", " ")
         spec = self.model.input
@@ -164,22 +165,6 @@ class Runtime:
                 500, f"The serving runtime failed: {type(error).__name__}. See the log.", kind="internal"
             )
 
-    def _enter(self) -> None:
-        """Count a request in.
-
-        One whose body has not arrived is not counted: a few slow senders would keep all others out.
-        """
-        with self._lock:
-            if self._in_flight >= self.settings.max_concurrency:
-                raise Overloaded(
-                    f"{self._in_flight} requests are under way already. Send fewer at once.", retry_after=1
-                )
-            self._in_flight += 1
-
-    def _leave(self) -> None:
-        with self._lock:
-            self._in_flight -= 1
-
     def _answer_get(self, request: Any) -> Answer:
         reports = {"describe": self.describe, "stats": self.stats, "gpu": self.engine.gpu_report}
         asked = request.args.get("gpu_infer", "")
@@ -193,18 +178,20 @@ class Runtime:
     def _answer_post(self, request: Any, trace: _Trace) -> Answer:
         deadline = time.monotonic() + self._timeout(header(request, "x-gpu-infer-timeout-ms")) / 1e3
         body = receive(request, limit=self.max_body)
-        self._enter()
+        # Not before its body has come: a few slow senders would keep all others out.
+        entered, took = self._admission.enter(deadline), 0.0
+        started = time.perf_counter()
         try:
-            started = time.perf_counter()
             items = self._decode(request, body)
             blocks = self._blocks(items, deadline)
             trace.decode_ms = (time.perf_counter() - started) * 1e3
             results = self._score(items, blocks, deadline, trace)
             accept_npy = parse_accept(header(request, "accept"))
             content, its_type = encode_results(results, many=items.many, accept_npy=accept_npy)
+            took = time.perf_counter() - started
             return Answer(200, content, {"Content-Type": its_type})
         finally:
-            self._leave()
+            self._admission.leave(entered, took)
 
     def _timeout(self, text: str) -> float:
         """The deadline of a request in milliseconds: the service's, or the caller's where that is shorter."""

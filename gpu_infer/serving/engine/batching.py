@@ -157,7 +157,7 @@ class Batcher:
                 for index, at in enumerate(starts)
             ]
         with self._lock:
-            self._admit(len(rows))
+            self._admit(len(rows), deadline - now)
             self._jobs.extend(jobs)
             self._waiting += len(rows)
             woken = min(self._idle, len(jobs))
@@ -169,16 +169,17 @@ class Batcher:
                 self._wake.put(None)
         return jobs
 
-    def _admit(self, items: int) -> None:
-        """Refuse what would wait too long; the caller holds the lock."""
+    def _admit(self, items: int, seconds: float) -> None:
+        """Refuse what would wait too long or has no such time left; the caller holds the lock."""
         if self._closed:
             raise Overloaded("The service is stopping.", retry_after=1)
         wait = self._waiting * self._pace / self._parallel
         # An empty queue takes any request: one with more items than the queue is long must not be refused for ever.
-        if not self._waiting or (self._waiting + items <= self._max_queue and wait <= self._max_queue_seconds):
+        longest = min(self._max_queue_seconds, seconds)
+        if not self._waiting or (self._waiting + items <= self._max_queue and wait <= longest):
             return
         self._counts["refused"] += items
-        room = f"{self._max_queue} may" if wait <= self._max_queue_seconds else f"{wait:.1f} s of work"
+        room = f"{self._max_queue} may" if wait <= longest else f"{wait:.1f} s of work"
         raise Overloaded(
             f"The queue is full: {self._waiting} items wait, {room}. Send less, or later.",
             retry_after=max(1, math.ceil(wait / 2)),
