@@ -14,6 +14,9 @@ SETTINGS_FILE = "gpu_infer.json"
 
 ENVIRONMENT_PREFIX = "GPU_INFER_"
 
+PRECISIONS = ("fp32", "bf16", "fp16")
+"""What a model may compute with; the first is as it was saved."""
+
 
 class SettingsError(ValueError):
     """A setting has a value that cannot be used; the message names it and what it takes."""
@@ -43,6 +46,10 @@ class Settings:
         timeout_ms: deadline of a request; a request may ask for less, never for more.
         max_body_mb: the largest request body, in MiB.
         threads: threads the framework may use for one run; 0: its own choice.
+        optimize: whether PyTorch runs models in a faster form of the same dtype (memory layout, frozen weights).
+        precision: ``fp32``: the numbers that the model was saved with; ``bf16``, ``fp16``: of 16 bits (PyTorch).
+        compile: whether ``torch.export`` programs run through ``torch.compile``.
+        cuda_graphs: whether PyTorch records the run of each batch size on a GPU, and replays it.
         warm_up: whether ``init()`` runs the model once per batch size.
         access_log: whether each request gets a line in the log; those that are refused for their own fault always do.
     """
@@ -65,6 +72,10 @@ class Settings:
     timeout_ms: int = 60_000
     max_body_mb: float = 100.0
     threads: int = 0
+    optimize: bool = True
+    precision: str = "fp32"
+    compile: bool = False
+    cuda_graphs: bool = False
     warm_up: bool = True
     access_log: bool = False
 
@@ -75,6 +86,8 @@ class Settings:
         for name, meaning in (("threads", "the framework's own choice"), ("parallel", "measured")):
             if getattr(self, name) < 0:
                 raise SettingsError(f"{name} must be 0 ({meaning}) or more, got {getattr(self, name)}.")
+        if self.precision not in PRECISIONS:
+            raise SettingsError(f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}.")
 
 
 def load_settings(folder: Union[str, Path], environ: Optional[Mapping[str, str]] = None) -> Settings:

@@ -125,6 +125,10 @@ def _options(settings: Settings) -> AdapterOptions:
         item_shape=settings.item_shape,
         allow_cpu=settings.allow_cpu,
         threads=settings.threads or None,
+        optimize=settings.optimize,
+        precision=settings.precision,
+        compile=settings.compile,
+        cuda_graphs=settings.cuda_graphs,
     )
 
 

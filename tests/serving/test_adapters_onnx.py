@@ -176,3 +176,49 @@ def test_report_and_threads(shared_models: Path, load_model: LoadModel) -> None:
     report = gpu_report(load_model(shared_models / "efficientnet_lite0.onnx", threads=1))
     assert report["details"]["onnxruntime"] == ort.__version__
     assert "CPUExecutionProvider" in report["details"]["providers"]
+
+
+def test_switches_of_other_frameworks(shared_models: Path, load_model: LoadModel, capsys: Any) -> None:
+    load_model(shared_models / "efficientnet_lite0.onnx", precision="fp16", compile=True)
+    said = capsys.readouterr().err
+    assert "GPU_INFER_WARNING GPU_INFER_PRECISION does nothing for an ONNX model: convert it before" in said
+    assert "GPU_INFER_WARNING GPU_INFER_COMPILE does nothing for an ONNX model" in said
+
+
+@pytest.mark.parametrize(
+    "device",
+    [
+        ("cpu", 0),
+        pytest.param(("cuda", 0), marks=[pytest.mark.gpu, pytest.mark.skipif(not HAS_CUDA, reason="no CUDA")]),
+    ],
+)
+def test_bound_runs_give_what_run_gives(shared_models: Path, device: tuple[str, int]) -> None:
+    from gpu_infer.serving.adapters.onnx import MOST_SHAPES, BoundRun
+
+    provider = "CUDAExecutionProvider" if device[0] == "cuda" else "CPUExecutionProvider"
+    session = ort.InferenceSession(str(shared_models / "efficientnet_lite0.onnx"), providers=[provider])
+    bound = BoundRun(session, "images", device)
+    batches = [np.random.default_rng(rows).random((rows, 3, 224, 224), np.float32) for rows in (1, 2, 1, 3, 2)]
+    results = [bound(batch, ["probabilities"])[0] for batch in batches]
+    for batch, result in zip(batches, results, strict=True):
+        assert result == pytest.approx(session.run(None, {"images": batch})[0], abs=1e-6)
+    small = ort.InferenceSession(_doubling(), providers=["CPUExecutionProvider"])
+    bound = BoundRun(small, "x", ("cpu", 0))
+    for rows in range(1, MOST_SHAPES + 4):
+        values = bound(np.full((rows, 2), rows, np.int64)[:, ::-1], ["y", "x2"])
+        assert [value.tolist() for value in values] == [[[-rows] * 2] * rows, [[rows, rows]] * rows]
+
+
+def _doubling() -> bytes:
+    """Two outputs, of integers."""
+    helper = onnx.helper
+    shape = ["n", 2]
+    graph = helper.make_graph(
+        [node("Neg", "x", "y"), node("Identity", "x", "x2")],
+        "g",
+        [helper.make_tensor_value_info("x", TYPES.INT64, shape)],
+        [helper.make_tensor_value_info(name, TYPES.INT64, shape) for name in ("y", "x2")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    content: bytes = model.SerializeToString()
+    return content

@@ -17,6 +17,10 @@ class AdapterOptions:
         item_shape: shape of one item where the format does not say (TorchScript).
         allow_cpu: load on the CPU where no GPU is visible, instead of raising ``NoGpuError``.
         threads: CPU threads of one run; ``None``: the framework's own choice.
+        optimize: use what makes a model faster and keeps its dtype (memory layout, frozen weights).
+        precision: ``"fp32"`` for the numbers that the model was saved with; ``"bf16"`` or ``"fp16"`` (PyTorch).
+        compile: run it through ``torch.compile`` (``torch.export`` programs).
+        cuda_graphs: record each batch size once and replay it (PyTorch on a GPU).
     """
 
     input_name: Optional[str] = None
@@ -25,3 +29,7 @@ class AdapterOptions:
     item_shape: Optional[Tuple[int, ...]] = None
     allow_cpu: bool = False
     threads: Optional[int] = None
+    optimize: bool = True
+    precision: str = "fp32"
+    compile: bool = False
+    cuda_graphs: bool = False

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 from importlib import import_module
-from typing import Any, Dict, Iterator, Mapping, Optional, Sequence, Tuple, Type, cast
+from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Sequence, Tuple, Type, cast
 
 import numpy as np
 
 from ..device import require_gpu
 from .base import DeviceInfo, ModelFormatError
-from .common import RefusedInputError, checked_rows
+from .common import RefusedInputError
 from .options import AdapterOptions
+
+# Else the threads of a run spin while they wait for each other, on cores that read and answer requests: where others
+# used both cores, a run of two threads took 50 to 4,500 ms instead of 12 to 60. It counts when PyTorch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # By name: its types are partial, the adapters call what they load, and checking all of it takes minutes.
 torch: Any = import_module("torch")
@@ -81,15 +86,15 @@ def as_tensor(batch: np.ndarray, dtype: Any, device: Any) -> Any:
     return tensor.to(device=device, dtype=dtype or tensor.dtype)
 
 
-def run_module(module: Any, *args: Any, **kwargs: Any) -> Any:
-    """Call a module without recording gradients.
+def run_module(call: Callable[..., Any], *args: Any) -> Any:
+    """Call a module, or what calls one, without recording gradients.
 
     Raises:
         RefusedInputError: it said that the input does not fit.
     """
     with torch.inference_mode():
         try:
-            return module(*args, **kwargs)
+            return call(*args)
         except torch.cuda.OutOfMemoryError:
             raise
         except (RuntimeError, AssertionError) as error:
@@ -98,19 +103,6 @@ def run_module(module: Any, *args: Any, **kwargs: Any) -> Any:
             if said is None:
                 raise
             raise RefusedInputError(said.strip()) from error
-
-
-def collect(value: Any, wanted: Sequence[str], batch: np.ndarray) -> Mapping[str, np.ndarray]:
-    """The wanted outputs of a module as arrays.
-
-    Raises:
-        ModelFormatError: one is not there, or has not one row per item.
-    """
-    found = named_tensors(value)
-    missing = [name for name in wanted if name not in found]
-    if missing:
-        raise ModelFormatError(f"The model gave no output {', '.join(missing)}, but {', '.join(found) or 'none'}.")
-    return checked_rows({name: as_array(found[name]) for name in wanted}, batch)
 
 
 def as_array(tensor: Any) -> np.ndarray:

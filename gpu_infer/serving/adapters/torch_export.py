@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, List, Mapping, Optional, Sequence, Tuple
@@ -12,20 +13,19 @@ import numpy as np
 from .base import DeviceInfo, ModelFormatError, TensorSpec
 from .common import ENTRY_SCRIPT, chosen_outputs, only_input
 from .options import AdapterOptions
+from .switches import TOLERANCE, Switch
 from .torch_common import (
     FRAMEWORK,
     INVALID_INPUT,
     OwnThreads,
-    as_tensor,
-    collect,
     dtype_name,
     load_error,
     named_tensors,
     prepare,
-    run_module,
     torch,
     torch_device,
 )
+from .torch_run import DTYPES, Runner
 
 passes: Any = import_module("torch.export.passes")
 pytree: Any = import_module("torch.utils._pytree")
@@ -63,13 +63,18 @@ class ExportedAdapter(OwnThreads):
         self.input: TensorSpec = only_input([_spec(name, value) for name, value in inputs])
         specs = [_spec(name, value) for name, value in named_tensors(_user_outputs(program)).items()]
         self.outputs: Tuple[TensorSpec, ...] = chosen_outputs(specs, options)
-        self.device = device
-        self._dtype = inputs[0][1].dtype
         self._range = _batch_range(program, inputs[0][1])
-        # An exported program is in the mode in which it was exported, and refuses eval().
-        self._module = program.module()
         self._in_spec = program.call_spec.in_spec
-        self._device = torch_device(device)
+        # An exported program is in the mode in which it was exported, and refuses eval().
+        self._runner = Runner(
+            program.module(),
+            device,
+            inputs[0][1].dtype,
+            options,
+            call=self._call,
+            own=partial(_switches, options, self.input.fixed_batch),
+        )
+        self.device = replace(device, details=self._runner.details)
 
     def predict(self, batch: np.ndarray, wanted: Sequence[str]) -> Mapping[str, np.ndarray]:
         """Run one batch, see ``Adapter.predict``; in several runs where it is larger than the program allows."""
@@ -84,10 +89,13 @@ class ExportedAdapter(OwnThreads):
         rows = len(batch)
         if rows < self._range.least:
             batch = np.concatenate([batch, np.repeat(batch[-1:], self._range.least - rows, axis=0)])
-        # The structure of the call is part of the program: positional, by keyword, or inside a list or dict.
-        args, kwargs = pytree.tree_unflatten([as_tensor(batch, self._dtype, self._device)], self._in_spec)
-        results = collect(run_module(self._module, *args, **kwargs), wanted, batch)
+        results = self._runner(batch, wanted)
         return {name: values[:rows] for name, values in results.items()}
+
+    def _call(self, module: Any, x: Any) -> Any:
+        # The structure of the call is part of the program: positional, by keyword, or inside a list or dict.
+        args, kwargs = pytree.tree_unflatten([x], self._in_spec)
+        return module(*args, **kwargs)
 
 
 def load(path: Path, options: AdapterOptions) -> ExportedAdapter:
@@ -106,6 +114,31 @@ def load(path: Path, options: AdapterOptions) -> ExportedAdapter:
     except (RuntimeError, ValueError, TypeError, KeyError, AssertionError, OSError) as error:
         raise load_error(f"The exported program {path.name}", error) from error
     return ExportedAdapter(program, device, options)
+
+
+def _switches(options: AdapterOptions, fixed_batch: Optional[int], runner: Runner) -> List[Switch]:
+    """Numbers of fewer bits, by autocast: a program names its dtypes and cannot be converted. And the compiler."""
+
+    def cast() -> None:
+        runner.autocast = DTYPES[options.precision]
+
+    def cast_no_more() -> None:
+        runner.autocast = None
+
+    def compile_it() -> None:
+        # One compilation for all batch sizes. The code is made at the first run, which needs a C++ compiler or Triton.
+        runner.compiled = torch.compile(runner.module, dynamic=fixed_batch is None)
+
+    def compile_no_more() -> None:
+        runner.compiled = None
+
+    switches: List[Switch] = []
+    tolerance = TOLERANCE[options.precision]
+    if options.precision in DTYPES:
+        switches.append(Switch(options.precision, tolerance, cast, cast_no_more, asked=True))
+    if options.compile:
+        switches.append(Switch("compile", tolerance, compile_it, compile_no_more, asked=True))
+    return switches
 
 
 def _move(program: Any, device: Any) -> Any:

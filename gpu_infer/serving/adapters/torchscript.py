@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
 from .base import DeviceInfo, ModelFormatError, TensorSpec
 from .common import ENTRY_SCRIPT, chosen_outputs, only_input, spec_of_item
 from .options import AdapterOptions
+from .switches import TOLERANCE, Switch, warn_of_unused
 from .torch_common import (
     FRAMEWORK,
     INVALID_INPUT,
     OwnThreads,
     as_tensor,
-    collect,
     dtype_name,
     load_error,
     named_tensors,
@@ -25,6 +27,7 @@ from .torch_common import (
     torch,
     torch_device,
 )
+from .torch_run import DTYPES, Runner
 
 _TAKES_INTEGERS = {"aten::embedding": 1, "aten::embedding_bag": 1, "aten::one_hot": 0}
 """Operations that take integers, with the place of the argument."""
@@ -37,39 +40,41 @@ class TorchScriptAdapter(OwnThreads):
         module: on its device.
         device: where it runs.
         options: of the user.
+        reload: loads the module anew, as it was saved.
     """
 
     framework = FRAMEWORK
     invalid_input_errors = INVALID_INPUT
 
-    def __init__(self, module: Any, device: DeviceInfo, options: AdapterOptions) -> None:
-        self._module = module
+    def __init__(self, module: Any, device: DeviceInfo, options: AdapterOptions, *, reload: Callable[[], Any]) -> None:
         self._device = torch_device(device)
-        self.device = device
         self._dtype = _input_dtype(module)
         # NumPy has no bfloat16: such a batch arrives as float32.
         fed = dtype_name(self._dtype)
         self.input: TensorSpec = only_input(
             [spec_of_item(name, fed, options.item_shape) for name in _input_names(module)]
         )
-        specs = [TensorSpec(name, kind, None) for name, kind in self._output_kinds(options).items()]
+        specs = [TensorSpec(name, kind, None) for name, kind in self._output_kinds(module, options).items()]
         self.outputs: Tuple[TensorSpec, ...] = chosen_outputs(specs, options)
+        own = partial(_switches, options, reload)
+        self._runner = Runner(module, device, self._dtype, options, call=_call, own=own)
+        self.device = replace(device, details=self._runner.details)
 
     def predict(self, batch: np.ndarray, wanted: Sequence[str]) -> Mapping[str, np.ndarray]:
         """Run one batch, see ``Adapter.predict``."""
         self.say_threads()
-        return collect(run_module(self._module, as_tensor(batch, self._dtype, self._device)), wanted, batch)
+        return self._runner(batch, wanted)
 
-    def _output_kinds(self, options: AdapterOptions) -> Dict[str, str]:
+    def _output_kinds(self, module: Any, options: AdapterOptions) -> Dict[str, str]:
         """Names and dtypes of the outputs; TorchScript declares neither, so one run on zeros tells them.
 
         Without an item's shape there is nothing to run on: then the declared type tells how many there are.
         """
         if options.item_shape is not None:
             zeros = np.zeros((1, *options.item_shape), dtype=self.input.dtype)
-            value = run_module(self._module, as_tensor(zeros, self._dtype, self._device))
+            value = run_module(module, as_tensor(zeros, self._dtype, self._device))
             return {name: dtype_name(tensor.dtype) for name, tensor in named_tensors(value).items()}
-        names = _declared_outputs(self._module)
+        names = _declared_outputs(module)
         if names is None:
             names = list(options.output_names or ())
         if not names:
@@ -89,17 +94,63 @@ def load(path: Path, options: AdapterOptions) -> TorchScriptAdapter:
         NoGpuError: no GPU, and the CPU is not allowed.
     """
     device = prepare(options)
+    what = "a TorchScript model, which torch.compile does not take: export it with torch.export instead."
+    warn_of_unused(options, what, "compile")
+    reload = partial(_load, path, torch_device(device))
+    return TorchScriptAdapter(reload(), device, options, reload=reload)
+
+
+def _load(path: Path, device: Any) -> Any:
     try:
         with warnings.catch_warnings():
             # The format is on its way out, and still the one that most registered PyTorch models have.
             warnings.filterwarnings("ignore", message=r".*torch\.jit", category=DeprecationWarning)
-            module = torch.jit.load(str(path), map_location=torch_device(device))
+            module = torch.jit.load(str(path), map_location=device)
     except torch.cuda.OutOfMemoryError:
         raise
     except (RuntimeError, ValueError, OSError) as error:
         raise load_error(f"The TorchScript file {path.name}", error) from error
     module.eval()
-    return TorchScriptAdapter(module, device, options)
+    return module
+
+
+def _call(module: Any, x: Any) -> Any:
+    return module(x)
+
+
+def _switches(options: AdapterOptions, reload: Callable[[], Any], runner: Runner) -> List[Switch]:
+    """Numbers of fewer bits, then weights and branches made constants, so that PyTorch folds and fuses what it can.
+
+    The weights are converted: under autocast TorchScript inserts casts of its own, on a CPU always to bfloat16.
+    """
+    plain, module = runner.dtype, runner.module
+
+    def convert() -> None:
+        dtype = DTYPES[options.precision]
+        runner.module.to(dtype)
+        runner.dtype = dtype if plain.is_floating_point else plain
+
+    def load_again() -> None:
+        runner.module, runner.dtype = reload(), plain
+        runner.lay_out()
+
+    def freeze() -> None:
+        nonlocal module
+        module = runner.module
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=r".*torch\.jit", category=DeprecationWarning)
+            runner.module = torch.jit.freeze(module)
+
+    def thaw() -> None:
+        runner.module = module
+
+    switches: List[Switch] = []
+    tolerance = TOLERANCE[options.precision]
+    if options.precision in DTYPES:
+        switches.append(Switch(options.precision, tolerance, convert, load_again, asked=True))
+    if options.optimize:
+        switches.append(Switch("frozen", tolerance, freeze, thaw))
+    return switches
 
 
 def _input_names(module: Any) -> List[str]:
