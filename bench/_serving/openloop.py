@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import heapq
 import random
 import re
 import select
@@ -28,7 +29,7 @@ _CHUNK = 1 << 16
 _STATUS = slice(9, 12)
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _CLOSES = re.compile(rb"\r\nconnection: *close", re.IGNORECASE)
-_RETRY = re.compile(rb"\r\nretry-after: *\d+\r", re.IGNORECASE)
+_RETRY = re.compile(rb"\r\nretry-after: *(\d+)\r", re.IGNORECASE)
 _ID = re.compile(rb"\r\nx-ms-client-request-id: *(\d+)\r", re.IGNORECASE)
 
 
@@ -99,17 +100,26 @@ class OpenLoop:
         question: what is sent, and how an answer is judged.
         deadline: seconds from when a request is due until its answer is worth nothing.
         connections: the most that are open at once.
+        patient: whether a caller who is turned away rests for as long as the answer asks, and keeps its connection.
         seed: of the times at which requests are due.
     """
 
     def __init__(
-        self, port: int, question: Question, *, deadline: float, connections: int = 900, seed: int = 1
+        self,
+        port: int,
+        question: Question,
+        *,
+        deadline: float,
+        connections: int = 900,
+        patient: bool = False,
+        seed: int = 1,
     ) -> None:
         self._port = port
         self._wrong: Callable[[int, bytes], str] = question.wrong
         self._right: list[set[bytes]] = [set() for _ in question.bodies]
         self._deadline = deadline
         self._most = connections
+        self._patient = patient
         self._random = random.Random(seed)
         self._pieces: list[tuple[bytes, bytes]] = []
         headers = {"x-gpu-infer-timeout-ms": str(round(deadline * 1e3)), **question.headers}
@@ -119,6 +129,7 @@ class OpenLoop:
             self._pieces.append((f"{before}x-ms-client-request-id: ".encode(), b"\r\n\r\n" + body))
         self._identity = 1_000_000_000
         self._idle: deque[_Connection] = deque()
+        self._resting: list[tuple[float, int, _Connection]] = []
         self._open: dict[int, _Connection] = {}
         self._busy = 0
         self._result = Offered(0, 0)
@@ -167,6 +178,7 @@ class OpenLoop:
                 connection.sock.close()
             self._open.clear()
             self._idle.clear()
+            self._resting.clear()
             self._busy = 0
             self._poll.close()
         result.latencies_ms.sort()
@@ -176,6 +188,7 @@ class OpenLoop:
         due = time.perf_counter()
         while True:
             now = time.perf_counter()
+            self._rise(now)
             while due <= now and due < end:
                 counts = due >= counts_from
                 if self._idle or len(self._open) < self._most:
@@ -188,6 +201,13 @@ class OpenLoop:
             if due >= end:
                 return
             self._listen(max(0.0, due - time.perf_counter()))
+
+    def _rise(self, now: float) -> None:
+        """Have those go on who have rested long enough."""
+        while self._resting and self._resting[0][0] <= now:
+            connection = heapq.heappop(self._resting)[2]
+            if self._open.get(connection.sock.fileno()) is connection:  # the service may have ended it meanwhile
+                self._idle.append(connection)
 
     def _await_answers(self) -> None:
         end = time.perf_counter() + ANSWER_SECONDS
@@ -257,11 +277,15 @@ class OpenLoop:
         connection.held = b""
         self._judge(connection, held[: end + 2], held[end + 4 :])
         self._busy -= 1
+        rest = _RETRY.search(held, 0, end + 2) if self._patient else None
         if _CLOSES.search(held, 0, end + 2):
             self._drop(connection)
-        else:
-            connection.number = -1
+            return
+        connection.number = -1
+        if rest is None:
             self._idle.append(connection)
+        else:
+            heapq.heappush(self._resting, (time.perf_counter() + int(rest[1]), connection.identity, connection))
 
     def _judge(self, connection: _Connection, head: bytes, body: bytes) -> None:
         milliseconds = (time.perf_counter() - connection.due) * 1e3

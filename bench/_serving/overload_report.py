@@ -22,8 +22,8 @@ REST = ("p50 ms", "p99 ms", "shed p50 ms", "service cores", "load cores")
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """One workload on one service.
+class Conditions:
+    """One workload on one service, and the rate that it sustains.
 
     Args:
         workload, title: what was asked.
@@ -36,7 +36,6 @@ class Measured:
         shared: whether the load ran on the same cores.
         closed: answers per second of the service when it has always something to do.
         searched: tries at rates, of which the last one is the one that the service sustains.
-        levels: times that rate, to one result per round.
     """
 
     workload: str
@@ -50,6 +49,20 @@ class Measured:
     shared: bool
     closed: float
     searched: Sequence[Offered]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What became of multiples of that rate.
+
+    Args:
+        conditions: under which.
+        callers: ``patient`` or ``stubborn``: whether they rest when they are told when to come back.
+        levels: times the sustained rate, to one result per round.
+    """
+
+    conditions: Conditions
+    callers: str
     levels: Mapping[float, Sequence[Offered]]
 
 
@@ -64,8 +77,9 @@ def as_json(measured: Sequence[Measured], *, hardware: dict[str, Any], rounds: i
     }
 
 
-def _service(one: Measured) -> dict[str, Any]:
-    levels = [_level(times, offered) for times, offered in sorted(one.levels.items())]
+def _service(measured: Measured) -> dict[str, Any]:
+    one = measured.conditions
+    levels = [_level(times, offered) for times, offered in sorted(measured.levels.items())]
     peak = max((level["goodput"] for level in levels), default=0.0)
     for level in levels:
         level["of_peak"] = round(level["goodput"] / peak, 3) if peak else 0.0
@@ -73,6 +87,7 @@ def _service(one: Measured) -> dict[str, Any]:
         "workload": one.workload,
         "title": one.title,
         "workers": one.workers,
+        "callers": measured.callers,
         "p99_bound_ms": one.p99_ms,
         "deadline_ms": one.deadline_ms,
         "most_connections": one.connections,
@@ -133,7 +148,8 @@ def as_table(found: dict[str, Any]) -> str:
         "Requests come at random times, as from callers who do not wait for each other; latency counts from when a",
         "request was due. `good` is a right answer within the deadline, `late` a right one after it, `shed` a 503 that",
         "says when to come back, `expired` a 504, `unsent` a request for which no connection was free, `lost` one",
-        "without an answer.",
+        "without an answer. Patient callers rest for as long as a 503 asks, and keep their connection; stubborn ones",
+        "go on.",
     ]
     for one in found["services"]:
         noun = "worker" if one["workers"] == 1 else "workers"
@@ -146,7 +162,13 @@ def as_table(found: dict[str, Any]) -> str:
             f"{one['most_connections']:,} connections."
         )
         columns = ("load", "offered/s", "good/s", "of peak", *COLUMNS, *REST)
-        lines += ["", f"## {one['workload']}, {one['workers']} {noun}{settings}", "", conditions, ""]
+        lines += [
+            "",
+            f"## {one['workload']}, {one['workers']} {noun}{settings}, {one['callers']} callers",
+            "",
+            conditions,
+            "",
+        ]
         lines += [f"| {' | '.join(columns)} |", f"|{'--:|' * len(columns)}"]
         lines += [_row(level) for level in one["levels"]]
         lines += [f"\nWrong: {problem}." for level in one["levels"] for problem in level["problems"][:1]]

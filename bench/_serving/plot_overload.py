@@ -51,7 +51,7 @@ def draw(axes: Any, one: dict[str, Any], *, seconds: float) -> None:
         axes.annotate(f"{level['of_peak']:.2f}", (number, level["goodput"]), ha="center", va="top", color="white")
     axes.axhline(0.9 * one["peak_goodput"], color="#222222", linestyle="--", linewidth=1)
     workers = f"{one['workers']} worker{'s' if one['workers'] > 1 else ''}"
-    axes.set_title(f"{one['workload']}, {workers}; deadline {one['deadline_ms']:g} ms", fontsize=9)
+    axes.set_title(f"{one['workload']}, {workers}, {one['callers']} callers; {one['deadline_ms']:g} ms", fontsize=9)
     axes.set_xlabel("load, as a multiple of what it sustains")
     axes.grid(visible=True, axis="y", alpha=0.25)
 
