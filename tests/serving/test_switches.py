@@ -29,7 +29,6 @@ else:
 
 LoadModel = Callable[..., Adapter]
 
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no GPU")
 needs_compiler = pytest.mark.skipif(
     not (shutil.which("g++") or shutil.which("clang++")), reason="torch.compile needs a C++ compiler on a CPU"
 )
@@ -299,41 +298,3 @@ def test_all_settings_are_documented() -> None:
     of_deploy = {"output", "preprocess", "postprocess"}
     names = {f"GPU_INFER_{field.name.upper()}" for field in fields(Settings) if field.name not in of_deploy}
     assert names - set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == set()
-
-
-# --- on a GPU ---------------------------------------------------------------------------------------------------------
-
-
-@needs_gpu
-@pytest.mark.gpu
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-@pytest.mark.parametrize("graphs", [False, True])
-def test_on_a_gpu(tmp_path: Path, shared_models: Path, load_model: LoadModel, precision: str, graphs: bool) -> None:
-    exported = export(Net(), torch.zeros(2, 3, 224, 224), tmp_path / "m.pt2")
-    for path, output in ((exported, "scores"), (shared_models / "efficientnet_lite0.pt", "output")):
-        plain = load_model(path, optimize=False)
-        fast = load_model(path, precision=precision, cuda_graphs=graphs)
-        for rows in (1, 4, 1, 8, 4):
-            assert apart(plain, fast, images(rows, 224), output) < TOLERANCE[precision]
-        assert ("cuda-graphs" in used(fast)) == graphs
-        assert precision == "fp32" or precision in used(fast)
-
-
-@needs_gpu
-@pytest.mark.gpu
-def test_recorded_runs_from_several_threads(tmp_path: Path, load_model: LoadModel) -> None:
-    adapter = load_model(export(Net(), torch.zeros(2, 3, 32, 32), tmp_path / "m.pt2"), cuda_graphs=True)
-    batches = [images(rows) * rows for rows in (1, 2, 3, 4)]
-    right = [adapter.predict(batch, ["scores"])["scores"] for batch in batches]
-    wrong: list[int] = []
-
-    def run(at: int) -> None:
-        results = [adapter.predict(batches[at], ["scores"])["scores"] for _ in range(50)]
-        wrong.extend(at for result in results if not np.array_equal(result, right[at]))
-
-    threads = [threading.Thread(target=run, args=(at,)) for at in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert wrong == []

@@ -53,6 +53,7 @@ class Runner:
         self.details: Dict[str, Any] = dict(device.details)
         """Of the device; the switches that are on join them as ``speed``."""
         self._device = torch_device(device)
+        self._cuda = device.kind == "cuda"
         self._options = options
         self._call = call
         self._own = own
@@ -98,7 +99,7 @@ class Runner:
     # --- one batch ----------------------------------------------------------------------------------------------------
 
     def _run(self, batch: np.ndarray, wanted: Sequence[str]) -> Mapping[str, np.ndarray]:
-        if self._device.type != "cuda":
+        if not self._cuda:
             return checked_rows(self._arrays(self.forward(as_tensor(batch, self.dtype, self._device)), wanted), batch)
         # Recorded runs share their memory, so the results of one must be out before the next begins.
         with contextlib.nullcontext() if self._graphs is None else self._lock, torch.cuda.stream(self._stream()):
@@ -130,7 +131,7 @@ class Runner:
         tensors = {name: found[name] for name in wanted}
         if self._plain_dtypes:
             tensors = {name: tensor.to(self._plain_dtypes[name]) for name, tensor in tensors.items()}
-        if self._device.type == "cuda":
+        if self._cuda:
             tensors = {name: _to_pinned(tensor) for name, tensor in tensors.items()}
             torch.cuda.current_stream().synchronize()
         return {name: as_array(tensor) for name, tensor in tensors.items()}
@@ -180,7 +181,7 @@ class Runner:
 
     def _wait_for_weights(self) -> None:
         """A switch converts them on the default stream, and each thread runs the model on another."""
-        if self._device.type == "cuda":
+        if self._cuda:
             torch.cuda.synchronize(self._device)
 
     def _switches(self, batch: np.ndarray) -> List[Switch]:
@@ -208,7 +209,7 @@ class Runner:
         self.module.to(memory_format=torch.contiguous_format)
 
     def _record(self) -> None:
-        if self._device.type != "cuda":
+        if not self._cuda:
             raise ModelFormatError("CUDA graphs need a GPU")
         self._graphs = Graphs(self.forward)
 
