@@ -183,6 +183,22 @@ def test_a_run_that_cannot_be_recorded(gpu: Recorder, capsys: pytest.CaptureFixt
     assert said.count("GPU_INFER_WARNING the recorded form (CUDA graphs) failed and is used no longer") == 1
 
 
+class Picky(torch.nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        if bool((x > 90).any()):
+            raise RuntimeError("too much")
+        return x * 2
+
+
+def test_values_at_fault_do_not_end_recording(gpu: Recorder) -> None:
+    run = runner(Picky().eval(), gpu, cuda_graphs=True)
+    run(np.ones((1, 4), np.float32), ["output"])
+    with pytest.raises(RuntimeError, match="too much"):
+        run(np.full((2, 4), 99, np.float32), ["output"])
+    assert run(np.ones((2, 4), np.float32), ["output"])["output"].tolist() == [[2] * 4] * 2
+    assert gpu.log.count("record 1 thread_local") == 2
+
+
 def test_no_more_shapes_are_recorded_than_memory_is_for(gpu: Recorder) -> None:
     run = runner(torch.nn.Linear(4, 3).eval(), gpu, cuda_graphs=True)
     for rows in range(1, torch_run.MOST_GRAPHS + 5):

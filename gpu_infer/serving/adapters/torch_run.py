@@ -114,9 +114,12 @@ class Runner:
         except RuntimeError as error:
             if not self._settled:
                 raise
+            value = self.forward(
+                x
+            )  # raises where the values are at fault: then the next batch is recorded all the same
             self._graphs = None
             _warn("the recorded form (CUDA graphs)", error)
-            return self.forward(x)
+            return value
 
     def _arrays(self, value: Any, wanted: Sequence[str]) -> Mapping[str, np.ndarray]:
         """The wanted outputs, in the dtypes of the plain form.
@@ -146,9 +149,10 @@ class Runner:
 
     def _to_gpu(self, batch: np.ndarray) -> Any:
         """The batch through pinned memory, which PyTorch keeps for the next: the copy needs no core to wait for it."""
-        source = torch.from_numpy(batch if batch.flags.writeable and batch.flags.c_contiguous else np.array(batch))
-        pinned = torch.empty(source.shape, dtype=self.dtype, pin_memory=True).copy_(source)
-        return pinned.to(self._device, non_blocking=True)
+        kind = torch.from_numpy(np.empty(0, batch.dtype)).dtype
+        pinned = torch.empty(batch.shape, dtype=kind, pin_memory=True)
+        np.copyto(pinned.numpy(), batch)
+        return pinned.to(self._device, non_blocking=True).to(self.dtype)
 
     # --- switches -----------------------------------------------------------------------------------------------------
 
