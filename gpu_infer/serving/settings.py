@@ -65,7 +65,7 @@ class Settings:
     max_batch: int = 32
     max_queue: int = 512
     max_queue_ms: int = 5_000
-    max_concurrency: int = 512
+    max_concurrency: int = 1000
     batching: bool = True
     calibrate: bool = True
     parallel: int = 0

@@ -13,6 +13,7 @@ from ..device import require_gpu
 from .base import DeviceInfo, ModelFormatError, TensorSpec
 from .common import RefusedInputError, checked_rows
 from .options import AdapterOptions
+from .switches import warn_of_unused
 
 # By name: TensorFlow carries no types, and a type checker that follows it needs minutes and gigabytes.
 tf: Any = import_module("tensorflow")
@@ -55,6 +56,7 @@ def prepare(options: AdapterOptions) -> DeviceInfo:
     except RuntimeError:
         # TensorFlow has started already (a preprocess file that uses it): its settings stay, which costs memory only.
         pass
+    warn_of_unused(options, "a TensorFlow model.", "precision", "compile", "cuda_graphs")
     return require_gpu(FRAMEWORK, allow_cpu=options.allow_cpu)
 
 
