@@ -16,7 +16,8 @@ from .common import RefusedInputError
 from .options import AdapterOptions
 
 # Else the threads of a run spin while they wait for each other, on cores that read and answer requests: where others
-# used both cores, a run of two threads took 25 to 4,500 ms instead of 12 to 60 once warm. It counts when PyTorch is imported.
+# used both cores, a run of two threads took 25 to 4,500 ms instead of 12 to 60 once warm. It counts when PyTorch is
+# imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # By name: its types are partial, the adapters call what they load, and checking all of it takes minutes.
