@@ -31,7 +31,10 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ({"entry_script": "half.py"}, {"entry-script"}),
         ({"entry_script": "absent.py"}, {"entry-script"}),
         ({"conda_file": "absent.yml"}, {"conda-file"}),
-        ({"conda_file": "conda.yml"}, {"conda-python", "conda-server-missing", "conda-tensorflow-gpu"}),
+        (
+            {"conda_file": "conda.yml"},
+            {"conda-python", "conda-server-missing", "conda-tensorflow-gpu", "runtime-missing"},
+        ),
         ({"environment_variables": {"GPU_INFER_MAX_BATCH": "many"}}, {"settings"}),
         ({"timeout": "10m"}, {"timeout"}),
         (
