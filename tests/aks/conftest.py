@@ -9,11 +9,20 @@ from typing import Any
 
 import pytest
 from fault_matrix import Zygote
+from short_pauses import shorten
 
 from gpu_infer.emulator import Emulator
 
 for _name in ("BACKOFF", "500_BACKOFF", "503_BACKOFF"):
     os.environ.setdefault(f"AZUREML_DEFAULT_{_name}", "0")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_pauses() -> Iterator[None]:
+    """Nothing here takes longer for being asked more often."""
+    with pytest.MonkeyPatch.context() as patch:
+        shorten(patch)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -127,11 +127,16 @@ def test_another_machine_finds_it_by_its_tags(scene: Scene, tmp_path: Path, monk
     assert scene.emulator.billed() == []
 
 
-def test_expired_things_are_swept(scene: Scene) -> None:
+def two_seconds_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = time.time
+    monkeypatch.setattr("time.time", lambda: real() + 2)
+
+
+def test_expired_things_are_swept(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     workspace = scene.emulator.workspace()
     gpu_infer.provision_cluster(workspace, "gpus", T4, ttl="1s")
     gpu_infer.provision_cluster(workspace, "kept", T4, keep=True)
-    time.sleep(1.1)
+    two_seconds_later(monkeypatch)
     assert [one.name for one in gpu_infer.sweep(workspace)] == ["gpus"]
     assert scene.emulator.billed() == ["kept"]
     assert gpu_infer.sweep(workspace, older_than=0) == []
@@ -153,11 +158,11 @@ def test_a_deletion_that_lies_is_told(scene: Scene) -> None:
     assert gpu_infer.leftovers(workspace) == []
 
 
-def test_a_sweep_goes_on_past_what_it_cannot_remove(scene: Scene) -> None:
+def test_a_sweep_goes_on_past_what_it_cannot_remove(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     workspace = scene.emulator.workspace()
     for name in ("one", "two"):
         gpu_infer.provision_cluster(workspace, name, T4, ttl="1s")
-    time.sleep(1.1)
+    two_seconds_later(monkeypatch)
     scene.emulator.add_fault(Fault(operation="compute.delete", kind="status", status=403, times=3))
     with pytest.raises(TeardownError) as caught:
         gpu_infer.sweep(workspace)
