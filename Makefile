@@ -1,16 +1,18 @@
 # Each target starts from a bare clone: what it needs of .venv it makes itself.
-# PYTHON=... chooses the interpreter for a new .venv, JOBS=... how many test workers run at once.
+# PYTHON=... chooses the interpreter for a new .venv, JOBS=... how many test workers run at once. Tests wait about half of
+# their time, for servers that start or end, so three workers keep two cores busy.
 
 PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$python; break; }; done)
-JOBS ?= 2
+JOBS ?= 3
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 # Without `online`: nothing in this release imports azure-ai-ml.
 EXTRAS := local,aks,tensorflow,torch,onnx,cli,async,emulator
 # Servers take free ports, so files may run beside each other; the tests of one file share servers and stay together.
-PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+# tests/conftest.py has the order: the long files first.
+PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help setup demo test test-all check check-index bench lock clean
 

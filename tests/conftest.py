@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
+import gpu_infer
+
 # How long an example takes says something about the machine, not about the code.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
@@ -20,12 +22,57 @@ SHARED = Path(os.environ.get("GPU_INFER_SHARED") or Path(__file__).parents[2] / 
 """Real models and data beside the checkout; ``GPU_INFER_SHARED`` names another place."""
 
 
+LONGEST = (
+    "test_examples.py",
+    "local/test_local.py",
+    "test_main_job.py",
+    "aks/test_real_service.py",
+    "local/test_bad_input.py",
+    "local/test_ownership.py",
+    "local/test_workers.py",
+    "test_cli.py",
+    "test_fuzz.py",
+    "emulator/test_plugin.py",
+    "local/test_short_way.py",
+    "aks/test_half_made.py",
+    "aks/test_fault_matrix.py",
+    "aks/test_deploy.py",
+    "emulator/test_tutorials.py",
+    "emulator/test_page.py",
+    "test_demo.py",
+    "emulator/test_scoring_replicas.py",
+    "test_load.py",
+    "test_aks_readme.py",
+    "emulator/test_command.py",
+    "test_aks_examples.py",
+)
+"""Files that take longest. They are run first, so that no worker has one left to do when the others have finished."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first, the others in the order in which they were found; xdist hands them out in this order."""
+    rank = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path, len(rank)))
+
+
 @pytest.fixture(autouse=True, scope="session")
 def own_state_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Services of the tests stand in a ledger of their own, not in the user's."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GPU_INFER_HOME", str(tmp_path_factory.mktemp("state")))
         yield
+
+
+@pytest.fixture(scope="module")
+def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A state folder for a file, and a screen of 100 columns; what runs at the file's end is removed."""
+    home = tmp_path_factory.mktemp("state")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GPU_INFER_HOME", str(home))
+        patch.setenv("COLUMNS", "100")
+        yield home
+        for service in gpu_infer.services():
+            service.delete()
 
 
 def _existing(path: Path) -> Path:

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +28,7 @@ from gpu_infer.serving.hooks import load_hook
 ROOT = Path(__file__).parent.parent
 COMMANDS = ("demo", "plan", "deploy", "ls", "score", "bench", "logs", "stats", "down", "doctor", "init")
 
-
-@pytest.fixture(scope="module", autouse=True)
-def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A state folder for this file; what runs at its end is removed."""
-    home = tmp_path_factory.mktemp("state")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GPU_INFER_HOME", str(home))
-        patch.setenv("COLUMNS", "100")
-        yield home
-        for service in gpu_infer.services():
-            service.delete()
+pytestmark = pytest.mark.usefixtures("state")
 
 
 @pytest.fixture(scope="module")

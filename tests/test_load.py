@@ -31,20 +31,10 @@ from gpu_infer.service import Service
 OURS = {"x-gpu-infer-device": "cpu", "x-gpu-infer-batch": "4", "x-gpu-infer-queue-ms": "1.5"}
 KEY = "a-key-nobody-may-see"
 
+pytestmark = pytest.mark.usefixtures("state")
+
 Reply = Callable[[int], tuple[int, dict[str, str]]]
 """From the number of a request, from 0, to status and headers of its answer."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A state folder for this file; what runs at its end is removed."""
-    home = tmp_path_factory.mktemp("state")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GPU_INFER_HOME", str(home))
-        patch.setenv("COLUMNS", "100")
-        yield home
-        for service in gpu_infer.services():
-            service.delete()
 
 
 @pytest.fixture(scope="module")
