@@ -142,8 +142,8 @@ def test_outputs_without_a_choice_come_by_name(shared_models: Path, snowleopard:
 
 
 def test_top_five_in_one_call(shared_models: Path, snowleopard: Path) -> None:
-    model = shared_models / "efficientnet_lite0_jpg_savedmodel"
-    with gpu_infer.deploy(model, output="probabilities", postprocess="top_k:5") as service:
+    model = shared_models / "efficientnet_lite0.onnx"
+    with gpu_infer.deploy(model, preprocess=LITE0_INPUT, postprocess="top_k:5") as service:
         best = service.score(snowleopard)
     assert best["classes"][0] == SNOW_LEOPARD
     assert len(best["scores"]) == 5

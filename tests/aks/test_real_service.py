@@ -34,7 +34,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 def test_the_photograph_is_class_289(workspace: Any, shared_models: Path, snowleopard: Path) -> None:
     model = shared_models / "efficientnet_lite0_jpg_savedmodel"
     with gpu_infer.deploy(
-        model, workspace, name="gpu-rn", cluster="gpus", replicas=3, output="probabilities"
+        model, workspace, name="gpu-rn", cluster="gpus", replicas=2, output="probabilities"
     ) as service:
         probabilities = service.score(snowleopard)
         assert probabilities.shape == (1000,)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -318,21 +319,29 @@ def test_a_plan_creates_nothing_and_shows_itself(tiny_model: Path, state: Path) 
         gpu_infer.plan(tiny_model, colour="red")
 
 
-def test_a_service_shows_itself_in_a_notebook(tiny_model: Path) -> None:
-    with gpu_infer.deploy(tiny_model, name="svc") as service:
-        page = service._repr_html_()
-        assert "svc" in page
-        assert service.scoring_uri in page
-        assert "until this process ends" in page
-        assert "scoring_uri" in repr(service)
+@pytest.fixture(scope="module")
+def unchanging(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[gpu_infer.Service]:
+    """A service for the tests that only look at one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GPU_INFER_HOME", str(tmp_path_factory.mktemp("unchanging")))
+        service = gpu_infer.deploy(tiny_model, name="svc")
+    with service:
+        yield service
 
 
-def test_it_listens_on_loopback_alone(tiny_model: Path) -> None:
-    with gpu_infer.deploy(tiny_model) as service:
-        port = urlsplit(service.scoring_uri).port
-        connections: list[Any] = psutil.net_connections("tcp")
-        bound = {one.laddr.ip for one in connections if one.laddr and one.laddr.port == port}
-        assert bound == {"127.0.0.1"}
+def test_a_service_shows_itself_in_a_notebook(unchanging: gpu_infer.Service) -> None:
+    page = unchanging._repr_html_()
+    assert "svc" in page
+    assert unchanging.scoring_uri in page
+    assert "until this process ends" in page
+    assert "scoring_uri" in repr(unchanging)
+
+
+def test_it_listens_on_loopback_alone(unchanging: gpu_infer.Service) -> None:
+    port = urlsplit(unchanging.scoring_uri).port
+    connections: list[Any] = psutil.net_connections("tcp")
+    bound = {one.laddr.ip for one in connections if one.laddr and one.laddr.port == port}
+    assert bound == {"127.0.0.1"}
 
 
 def test_the_port_can_be_chosen(tiny_model: Path) -> None:
@@ -355,21 +364,18 @@ def test_requests_run_side_by_side(tiny_model: Path, tmp_path: Path) -> None:
     assert [result.tolist() for result in results] == [[2, 2, 2, 2]] * 8
 
 
-def test_the_probe_and_a_get(tiny_model: Path) -> None:
-    with gpu_infer.deploy(tiny_model) as service:
-        address = urlsplit(service.scoring_uri)
-        with contextlib.closing(
-            http.client.HTTPConnection(address.hostname or "", address.port, timeout=10)
-        ) as connection:
-            connection.request("GET", "/")
-            assert connection.getresponse().read() == b"Healthy"
-            connection.request("GET", "/score")
-            answer = connection.getresponse()
-            assert (answer.status, answer.read()) == (405, b"GET is not supported")
-            connection.request("PUT", "/score", b"x")
-            answer = connection.getresponse()
-            answer.read()
-            assert answer.status == 405
+def test_the_probe_and_a_get(unchanging: gpu_infer.Service) -> None:
+    address = urlsplit(unchanging.scoring_uri)
+    with contextlib.closing(http.client.HTTPConnection(address.hostname or "", address.port, timeout=10)) as connection:
+        connection.request("GET", "/")
+        assert connection.getresponse().read() == b"Healthy"
+        connection.request("GET", "/score")
+        answer = connection.getresponse()
+        assert (answer.status, answer.read()) == (405, b"GET is not supported")
+        connection.request("PUT", "/score", b"x")
+        answer = connection.getresponse()
+        answer.read()
+        assert answer.status == 405
 
 
 @pytest.mark.slow
