@@ -75,6 +75,13 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             service.delete()
 
 
+@pytest.fixture(autouse=True, scope="module")
+def as_outside_a_notebook() -> Iterator[None]:
+    """Who runs a notebook has ``ipykernel`` loaded from then on, and progress would be shown as inside of one."""
+    yield
+    sys.modules.pop("ipykernel", None)
+
+
 def _existing(path: Path) -> Path:
     if not path.exists():
         pytest.skip(f"no {path.name} beside the checkout; GPU_INFER_SHARED names the folder that has it")
