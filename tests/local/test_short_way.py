@@ -21,8 +21,7 @@ STOCK = "TE: trailers"
 """A header that changes nothing, and which no plain request has."""
 
 CHUNKED = (
-    b"POST /score HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n18\r\n"
-    b'{"data": [[1, 2, 3, 4]]}\r\n0\r\n\r\n'
+    b'POST /score HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n18\r\n{"data": [[1, 2, 3, 4]]}\r\n0\r\n\r\n'
 )
 
 CHANGING = re.compile(r"^(date|x-ms-run-fn-exec-ms|x-gpu-infer-queue-ms): .*$", re.MULTILINE | re.IGNORECASE)

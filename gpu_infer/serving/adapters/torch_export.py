@@ -74,7 +74,7 @@ class ExportedAdapter(OwnThreads):
             call=self._call,
             own=partial(_switches, options, self.input.fixed_batch),
         )
-        self.device = replace(device, details=self._runner.details)
+        self.device: DeviceInfo = replace(device, details=self._runner.details)
 
     def predict(self, batch: np.ndarray, wanted: Sequence[str]) -> Mapping[str, np.ndarray]:
         """Run one batch, see ``Adapter.predict``; in several runs where it is larger than the program allows."""

@@ -58,7 +58,7 @@ class TorchScriptAdapter(OwnThreads):
         self.outputs: Tuple[TensorSpec, ...] = chosen_outputs(specs, options)
         own = partial(_switches, options, reload)
         self._runner = Runner(module, device, self._dtype, options, call=_call, own=own)
-        self.device = replace(device, details=self._runner.details)
+        self.device: DeviceInfo = replace(device, details=self._runner.details)
 
     def predict(self, batch: np.ndarray, wanted: Sequence[str]) -> Mapping[str, np.ndarray]:
         """Run one batch, see ``Adapter.predict``."""

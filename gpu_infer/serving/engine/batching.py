@@ -180,10 +180,8 @@ class Batcher:
             return
         self._counts["refused"] += items
         room = f"{self._max_queue} may" if wait <= longest else f"{wait:.1f} s of work"
-        raise Overloaded(
-            f"The queue is full: {self._waiting} items wait, {room}. Send less, or later.",
-            retry_after=max(1, math.ceil(wait / 2)),
-        )
+        full = f"The queue is full: {self._waiting} items wait, {room}. Send less, or later."
+        raise Overloaded(full, retry_after=max(1, math.ceil(wait / 2)))
 
     # --- reports ------------------------------------------------------------------------------------------------------
 
