@@ -22,22 +22,13 @@ from .answering import Answer
 
 _LINE = b"POST /score HTTP/1.1\r\n"
 
-_USUAL = re.compile(rb"(?:[A-Za-z0-9-]+:[ \t]*[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?\r\n)+\r\n")
-"""Header lines that every server reads the same way; others (folded, empty, not ASCII) are for gunicorn to judge."""
+_USUAL = re.compile(rb"(?:[A-Za-z0-9-]+:[\t\x20-\x7e]*\r\n)+\r\n")
+"""Header lines that every server reads the same way; others (folded, not ASCII) are for gunicorn to judge."""
 
-_UNUSUAL = frozenset(
-    (
-        "transfer-encoding",
-        "expect",
-        "upgrade",
-        "trailer",
-        "te",
-        "x-ms-request-id",  # deprecated: the stock server warns
-        "traceid",  # comes back under its own name
-    )
-)
+_UNUSUAL = frozenset(("transfer-encoding", "expect", "upgrade", "trailer", "te"))
 """Headers of requests that take the stock server's way."""
 
+_IDS = ("x-request-id", "x-ms-request-id", "x-ms-client-request-id")
 _CONNECTION = ("", "keep-alive", "close")
 _LONGEST_ID = 100
 _LONGEST_NUMBER = 12
@@ -113,8 +104,7 @@ def take(head: bytes) -> Optional[Head]:
         and len(length) <= _LONGEST_NUMBER
         and connection in _CONNECTION
         and _UNUSUAL.isdisjoint(headers)
-        and len(headers.get("x-request-id", "")) <= _LONGEST_ID
-        and len(headers.get("x-ms-client-request-id", "")) <= _LONGEST_ID
+        and all(0 < len(headers[name]) <= _LONGEST_ID for name in _IDS if name in headers)
         and not headers.get("content-type", "").lower().startswith("multipart/")
     )
     if not plain:
@@ -140,8 +130,6 @@ def answer(head: Head, body: bytes, runtime: Runtime, *, keep_alive: bool) -> by
     environ["wsgi.input"] = io.BytesIO(body)
     answered = runtime.handle(Request(environ))
     milliseconds = (time.perf_counter() - started) * 1e3
-    request_id = environ.get("HTTP_X_REQUEST_ID") or str(uuid.uuid4())
-    client_id = environ.get("HTTP_X_MS_CLIENT_REQUEST_ID", "")
     connection = "keep-alive" if keep_alive else "close"
     lines: List[str] = [
         f"HTTP/1.1 {_PHRASES[answered.status]}\r\nServer: gunicorn\r\nDate: {_date()}\r\nConnection: {connection}\r\n"
@@ -150,13 +138,24 @@ def answer(head: Head, body: bytes, runtime: Runtime, *, keep_alive: bool) -> by
     failed = answered.status >= HTTPStatus.INTERNAL_SERVER_ERROR  # the stock server sets it over what run() said
     lines.append(
         f"x-ms-run-function-failed: {failed}\r\nContent-Length: {len(answered.body)}\r\n"
-        f"x-ms-run-fn-exec-ms: {milliseconds:.3f}\r\n{_server_version}x-request-id: {request_id}\r\n"
-        f"x-ms-request-id: {client_id or request_id}\r\n"
+        f"x-ms-run-fn-exec-ms: {milliseconds:.3f}\r\n{_server_version}"
     )
-    if client_id:
-        lines.append(f"x-ms-client-request-id: {client_id}\r\n")
+    lines += _ids(environ)
     lines.append("\r\n")
     return "".join(lines).encode("latin-1") + answered.body
+
+
+def _ids(environ: Dict[str, Any]) -> List[str]:
+    """The headers by which a request is found again, as the stock server gives them back."""
+    request_id = environ.get("HTTP_X_REQUEST_ID") or str(uuid.uuid4())
+    older = environ.get("HTTP_X_MS_REQUEST_ID", "")
+    client_id = environ.get("HTTP_X_MS_CLIENT_REQUEST_ID", "") or older
+    lines = [f"x-request-id: {request_id}\r\nx-ms-request-id: {older or client_id or request_id}\r\n"]
+    if client_id:
+        lines.append(f"x-ms-client-request-id: {client_id}\r\n")
+    if "HTTP_TRACEID" in environ:
+        lines.append(f"TraceId: {environ['HTTP_TRACEID']}\r\n")
+    return lines
 
 
 def _wsgi_name(name: str) -> str:

@@ -82,7 +82,9 @@ def test_the_answers_are_the_same_to_the_header(service: Service, npy: bytes) ->
         (["Content-Type: text/html"], b"<p>"),
         ([], b""),
         (["x-request-id: mine", "x-ms-client-request-id: yours"], b'{"data": [[1, 2, 3, 4]]}'),
-        (["X-REQUEST-ID:mine"], b'{"data": [[1, 2, 3, 4]]}'),
+        (["X-REQUEST-ID:mine \t", "x-ms-request-id: older", "TraceId: trace"], b'{"data": [[1, 2, 3, 4]]}'),
+        (["x-ms-request-id: older", "x-ms-client-request-id: newer", "Empty:"], b'{"data": [[1, 2, 3, 4]]}'),
+        (["x-request-id: " + "a" * 101], b'{"data": [[1, 2, 3, 4]]}'),
         ([json, "Connection: close"], b'{"data": [[1, 2, 3, 4]]}'),
         ([json, "Connection: Keep-Alive"], b'{"data": [[1, 2, 3, 4]]}'),
     ]
