@@ -25,6 +25,10 @@ def objects(items: list[bytes]) -> np.ndarray:
     return array
 
 
+def sent(pieces: list[frames.Piece]) -> bytes:
+    return b"".join(frames.joined(pieces))
+
+
 def only(data: bytes) -> tuple[int, int, memoryview]:
     (frame,) = frames.Buffer().feed(data)
     return frame
@@ -32,7 +36,7 @@ def only(data: bytes) -> tuple[int, int, memoryview]:
 
 @given(ARRAYS, st.integers(0, 2**63), st.floats(0, 1e9))
 def test_arrays(rows: np.ndarray, number: int, deadline: float) -> None:
-    kind, told, body = only(frames.run(number, rows, deadline))
+    kind, told, body = only(sent(frames.run(number, rows, deadline)))
     assert (kind, told) == (frames.RUN, number)
     read, until = frames.read_run(body)
     assert until == deadline
@@ -42,7 +46,7 @@ def test_arrays(rows: np.ndarray, number: int, deadline: float) -> None:
 
 @given(TEXTS)
 def test_bytes(items: list[bytes]) -> None:
-    rows, _ = frames.read_run(only(frames.run(1, objects(items), 0.0))[2])
+    rows, _ = frames.read_run(only(sent(frames.run(1, objects(items), 0.0)))[2])
     assert rows.tolist() == items
 
 
@@ -84,3 +88,32 @@ def test_a_stream_may_be_cut_anywhere(bodies: list[bytes], data: st.DataObject) 
         got += [(number, bytes(body)) for _, number, body in buffer.feed(stream[:size])]
         stream = stream[size:]
     assert got == list(enumerate(bodies))
+
+
+@settings(max_examples=20)
+@given(
+    st.lists(st.integers(1, 4 * frames.LARGE), min_size=1, max_size=4),
+    st.sampled_from(["<f4", "|u1", ">f8"]),
+    st.data(),
+)
+def test_large_arrays_come_whole_and_in_line(lengths: list[int], dtype: str, data: st.DataObject) -> None:
+    arrays = [np.arange(length).astype(dtype) for length in lengths]
+    stream = sent([piece for number, array in enumerate(arrays) for piece in frames.run(number, array, 0.0)])
+    buffer = frames.Buffer()
+    got: list[frames.Frame] = []
+    while stream:
+        size = data.draw(st.sampled_from([1, 13, 1000, frames.LARGE, 3 * frames.LARGE, len(stream)]))
+        got += buffer.feed(stream[:size])
+        stream = stream[size:]
+    read = [frames.read_run(body)[0] for _, _, body in got]  # only now: a body stays what it is
+    assert [number for _, number, _ in got] == list(range(len(arrays)))
+    for array, again in zip(arrays, read, strict=True):
+        np.testing.assert_array_equal(again, array)
+        assert again.dtype == array.dtype
+        assert again.flags.aligned
+
+
+def test_what_does_not_lie_in_one_piece() -> None:
+    rows = np.arange(200_000, dtype=np.float32).reshape(400, 500)[::2, ::-1]
+    read, _ = frames.read_run(only(sent(frames.run(1, rows, 0.0)))[2])
+    np.testing.assert_array_equal(read, rows)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import struct
 from functools import lru_cache
-from typing import Any, Dict, Iterator, List, Tuple, Union
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -32,7 +32,14 @@ _RUN = struct.Struct("<dH")
 _DONE = struct.Struct("<IffBI")
 _OUTPUT = struct.Struct("<BHQ")
 
+LARGE = 64 << 10
+"""Bytes from which on an array is sent from where it lies, and a frame is put together where it stays."""
+
+ALIGNMENT = 16
+"""The items of a large frame begin at a multiple of it: frameworks copy what lies askew."""
+
 Frame = Tuple[int, int, memoryview]
+Piece = Union[bytes, memoryview]
 
 
 def frame(kind: int, number: int, body: bytes) -> bytes:
@@ -40,13 +47,26 @@ def frame(kind: int, number: int, body: bytes) -> bytes:
     return _HEAD.pack(len(body), kind, number) + body
 
 
+def joined(pieces: Sequence[Piece]) -> List[Piece]:
+    """What is to be sent, the small pieces put together."""
+    together: List[Piece] = []
+    small: List[Piece] = []
+    for piece in pieces:
+        if len(piece) < LARGE:
+            small.append(piece)
+            continue
+        together += [b"".join(small), piece] if small else [piece]
+        small = []
+    return [*together, b"".join(small)] if small else together
+
+
 def told(number: int, report: Any) -> bytes:
     """A report."""
     return frame(TOLD, number, json.dumps(report).encode())
 
 
-def run(number: int, rows: np.ndarray, deadline: float) -> bytes:
-    """A block of items to run.
+def run(number: int, rows: np.ndarray, deadline: float) -> List[Piece]:
+    """A block of items to run, in pieces; ``rows`` must stay as they are until those are sent.
 
     Args:
         number: of the question.
@@ -54,14 +74,17 @@ def run(number: int, rows: np.ndarray, deadline: float) -> bytes:
         deadline: on the clock of ``time.monotonic``, which all processes of a machine share.
     """
     meta, data = _packed(rows)
-    return frame(RUN, number, _RUN.pack(deadline, len(meta)) + meta + data)
+    if len(data) >= LARGE:
+        meta += b" " * (-(_RUN.size + len(meta)) % ALIGNMENT)
+    head = _HEAD.pack(_RUN.size + len(meta) + len(data), RUN, number) + _RUN.pack(deadline, len(meta)) + meta
+    return [head, data] if len(data) >= LARGE else [head + data]
 
 
 def read_run(body: memoryview) -> Tuple[np.ndarray, float]:
     """What ``run`` wrote: rows and deadline."""
     deadline, length = _RUN.unpack_from(body)
     at = _RUN.size + length
-    return _unpacked(bytes(body[_RUN.size : at]), bytes(body[at:])), deadline
+    return _unpacked(bytes(body[_RUN.size : at]), body[at:]), deadline
 
 
 def done(number: int, result: Union[BlockResult, RequestFailure]) -> bytes:
@@ -98,7 +121,7 @@ def read_done(body: memoryview) -> BlockResult:
         at += _OUTPUT.size
         text = str(body[at : at + name], "utf-8")
         at += name
-        outputs[text] = _unpacked(bytes(body[at : at + meta]), bytes(body[at + meta : at + meta + data]))
+        outputs[text] = _unpacked(bytes(body[at : at + meta]), body[at + meta : at + meta + data])
         at += meta + data
     return BlockResult(outputs, failures, batch, queue_ms, compute_ms)
 
@@ -115,27 +138,52 @@ class Buffer:
     """Bytes as they come in, and the frames that are whole."""
 
     def __init__(self) -> None:
-        self._bytes = bytearray()
+        self._rest = b""
+        self._large: Optional[_Large] = None
 
-    def feed(self, data: bytes) -> Iterator[Frame]:
-        """Add bytes; gives each frame that is whole now: kind, number, body. A body is good until the next call."""
-        whole: Union[bytes, bytearray] = data
-        if self._bytes:
-            self._bytes += data
-            whole = self._bytes
+    def feed(self, data: bytes) -> List[Frame]:
+        """Add bytes; returns each frame that is whole now: kind, number, body."""
+        frames: List[Frame] = []
+        if self._large is not None:
+            data = data[self._large.fill(data) :]
+            if self._large.missing:
+                return frames
+            frames.append(self._large.frame)
+            self._large = None
+        whole = self._rest + data if self._rest else data
         view = memoryview(whole)
         at = 0
-        frames: List[Frame] = []
         while len(view) - at >= _HEAD.size:
             length, kind, number = _HEAD.unpack_from(view, at)
-            end = at + _HEAD.size + length
+            start = at + _HEAD.size
+            end = start + length
             if end > len(view):
+                if length >= LARGE:
+                    self._large = _Large(kind, number, length)
+                    self._large.fill(view[start:])
+                    at = len(view)
                 break
-            frames.append((kind, number, view[at + _HEAD.size : end]))
+            frames.append((kind, number, view[start:end]))
             at = end
-        rest = bytes(view[at:])
-        yield from frames
-        self._bytes = bytearray(rest)
+        self._rest = bytes(view[at:])
+        return frames
+
+
+class _Large:
+    """A frame whose body is put together where it stays."""
+
+    def __init__(self, kind: int, number: int, length: int) -> None:
+        self.missing: int = length
+        self._body = memoryview(bytearray(length))
+        self.frame: Frame = (kind, number, self._body)
+
+    def fill(self, data: Piece) -> int:
+        """Take what is missing of ``data``; returns how much that was."""
+        count = min(len(data), self.missing)
+        at = len(self._body) - self.missing
+        self._body[at : at + count] = data[:count]
+        self.missing -= count
+        return count
 
 
 def _failure(failure: RequestFailure) -> Dict[str, Any]:
@@ -157,10 +205,10 @@ def _meta(dtype: str, shape: Tuple[int, ...]) -> bytes:
 @lru_cache(maxsize=1024)
 def _read_meta(meta: bytes) -> Tuple[Any, Tuple[int, ...]]:
     dtype, _, shape = meta.decode("ascii").partition(";")
-    return np.dtype(dtype), tuple(int(axis) for axis in shape.split(",") if axis)
+    return np.dtype(dtype), tuple(int(axis) for axis in shape.strip().split(",") if axis)
 
 
-def _packed(array: np.ndarray) -> Tuple[bytes, bytes]:
+def _packed(array: np.ndarray) -> Tuple[bytes, Piece]:
     """An array as what describes it and what it holds; bytes objects with their lengths before them."""
     if array.dtype.kind == "O":
         items = [item if isinstance(item, bytes) else str(item).encode("utf-8") for item in array.ravel()]
@@ -168,18 +216,23 @@ def _packed(array: np.ndarray) -> Tuple[bytes, bytes]:
         return _meta("|O", array.shape), lengths.tobytes() + b"".join(items)
     if array.dtype.kind == "V":  # bfloat16 and its kin, which have no name of NumPy's own
         array = array.astype(np.float32)
-    return _meta(array.dtype.str, array.shape), array.tobytes()
+    meta = _meta(array.dtype.str, array.shape)
+    if array.nbytes < LARGE:
+        return meta, array.tobytes()
+    return meta, memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
 
 
-def _unpacked(meta: bytes, data: bytes) -> np.ndarray:
+def _unpacked(meta: bytes, data: memoryview) -> np.ndarray:
     dtype, shape = _read_meta(meta)
     if dtype.kind != "O":
-        return np.frombuffer(data, dtype).reshape(shape)
+        # A small one is copied: it would keep all that came with it in memory.
+        array = np.frombuffer(data if len(data) >= LARGE else bytes(data), dtype).reshape(shape)
+        return array if array.flags.aligned else array.copy()
     count = int(np.prod(shape))
     lengths = np.frombuffer(data, np.uint32, count)
     flat = np.empty(count, dtype=object)
     at = lengths.nbytes
     for index, length in enumerate(lengths.tolist()):
-        flat[index] = data[at : at + length]
+        flat[index] = bytes(data[at : at + length])
         at += length
     return flat.reshape(shape)

@@ -57,7 +57,7 @@ class SharedEngine:
         self._bundle = bundle
         self._numbers = itertools.count(1)
         self._pending: Dict[int, Waiter] = {}
-        self._out: List[bytes] = []
+        self._out: List[frames.Piece] = []
         self._sending = threading.Lock()
         self._sock: Any = None
         self._child: Optional[subprocess.Popen[bytes]] = None
@@ -108,19 +108,19 @@ class SharedEngine:
         number = next(self._numbers)
         try:
             _, body = self._ask(
-                number, frames.frame(frames.ASK, number, name.encode()), time.monotonic() + REPORT_SECONDS
+                number, [frames.frame(frames.ASK, number, name.encode())], time.monotonic() + REPORT_SECONDS
             )
         except TimedOut:
             raise DeadlineExceeded(f"The model process gave no report within {REPORT_SECONDS:g} s.") from None
         return json.loads(bytes(body))
 
-    def _ask(self, number: int, question: bytes, deadline: float) -> Tuple[int, memoryview]:
+    def _ask(self, number: int, question: List[frames.Piece], deadline: float) -> Tuple[int, memoryview]:
         waiter = self._scheduler.waiter()
         self._pending[number] = waiter
         try:
             if self._sock is None:
                 raise _gone()
-            self._out.append(question)
+            self._out += question
             self._scheduler.flush(self._send)
             outcome = waiter.wait(deadline)
         finally:
@@ -137,7 +137,8 @@ class SharedEngine:
                 return
             try:
                 out, self._out = self._out, []
-                self._sock.sendall(b"".join(out))
+                for piece in frames.joined(out):
+                    self._sock.sendall(piece)
             except OSError:
                 return  # the process has ended; whoever listens notices, too, and answers them all
             finally:
@@ -166,7 +167,7 @@ class SharedEngine:
             for kind, number, body in self._buffer.feed(data):
                 waiter = self._pending.get(number)
                 if waiter is not None:
-                    waiter.set((kind, memoryview(bytes(body))))
+                    waiter.set((kind, body))
 
     def _lose(self) -> None:
         sock, self._sock = self._sock, None
