@@ -122,7 +122,7 @@ def measure(name: str, workers: int, assets: Assets, options: argparse.Namespace
     try:
         with deployed(assets.model(workload), log, **arguments) as server:
             _use_cores(ours)
-            problem = question.check(server.port)
+            problem = question.check(server.port, threads=4)
             if problem:
                 raise SystemExit(f"The service answers wrongly: {problem}")
             made = {"deadline": bounds.deadline_ms / 1e3, "connections": options.connections}
