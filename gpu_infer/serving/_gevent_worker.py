@@ -22,6 +22,9 @@ from .health import UNHEALTHY, is_healthy
 CHUNK = 1 << 16
 """Bytes that are read at once."""
 
+FULL = 0.9
+"""From this part of gunicorn's ``--worker-connections`` on, a connection ends with its answer, or when it is idle."""
+
 LARGEST_PIECE = 1 << 20
 """Bytes of a body that are read at once."""
 
@@ -180,7 +183,7 @@ class Worker(GeventWorker):
         connection.held = connection.held[end:]
         body = connection.take(head.length)
         self._count()
-        keep_alive = self.alive and not head.closes and len(body) == head.length
+        keep_alive = self.alive and not self._is_full() and not head.closes and len(body) == head.length
         connection.sendall(direct.answer(head, body, runtime, keep_alive=keep_alive))
         return keep_alive
 
@@ -206,6 +209,10 @@ class Worker(GeventWorker):
             return False
         return True
 
+    def _is_full(self) -> bool:
+        """Whether hardly another caller could connect: idle connections would keep all others out."""
+        return len(self._connections) > FULL * self.worker_connections
+
     def _count(self) -> None:
         """Count a request, as gunicorn does, which may want this worker to end after so many."""
         self.nr += 1
@@ -217,7 +224,7 @@ class Worker(GeventWorker):
         """End connections over which nothing has come for as long as gunicorn's keep-alive allows."""
         while self.alive:
             gevent.sleep(SWEEP_SECONDS)
-            longest = time.monotonic() - self.cfg.keepalive
+            longest = time.monotonic() - (SWEEP_SECONDS if self._is_full() else self.cfg.keepalive)
             for connection in [one for one in self._connections if one.silent_since < longest]:
                 connection.silent_since = math.inf
                 connection.shutdown(gevent_socket.SHUT_RD)  # what waits for a request reads its end

@@ -8,8 +8,8 @@ import time
 
 from .failures import Overloaded
 
-ALWAYS = 8
-"""So many requests at once are let in whatever they may take: from fewer nothing can be foretold."""
+SHARE = 0.5
+"""The part of a request's time that it may be foretold to take: it has waited in the socket before, unseen."""
 
 _NEWEST = 0.1
 """The weight of the latest answer in what a request takes."""
@@ -23,11 +23,14 @@ class Admission:
 
     Args:
         most: requests at once.
-        longest_wait: seconds; one that would take longer is refused, as is one that would miss its own deadline.
+        at_least: so many at once are let in whatever they may take: as many as may share a batch, since requests that
+            came alone do not tell how long those take.
+        longest_wait: seconds; one that would take longer is refused, as is one that might miss its own deadline.
     """
 
-    def __init__(self, *, most: int, longest_wait: float) -> None:
+    def __init__(self, *, most: int, at_least: int, longest_wait: float) -> None:
         self._most = most
+        self._at_least = at_least
         self._longest_wait = longest_wait
         self._lock = threading.Lock()
         self._under_way = 0
@@ -50,7 +53,8 @@ class Admission:
             wait = under_way * self._seconds
             if under_way >= self._most:
                 raise Overloaded(f"{under_way} requests are under way already. Send fewer at once.", retry_after=1)
-            if under_way >= ALWAYS and wait > min(self._longest_wait, deadline - time.monotonic()):
+            longest = min(self._longest_wait, SHARE * (deadline - time.monotonic()))
+            if under_way >= self._at_least and wait > longest:
                 raise Overloaded(
                     f"{under_way} requests are under way, and another would take {wait:.1f} s. Send less, or later.",
                     retry_after=max(1, math.ceil(wait / 2)),

@@ -90,3 +90,9 @@ KINDS: Dict[str, Type[RequestFailure]] = {
     )
 }
 """By name, for a failure that comes from another process."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's text, short enough for an answer; the log has the rest."""
+    lines = str(error).strip().splitlines()
+    return (lines[0] if lines else type(error).__name__)[:300]

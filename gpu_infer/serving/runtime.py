@@ -100,7 +100,9 @@ class Runtime:
         self._lock = threading.Lock()
         self._requests: Counter[str] = Counter()
         self._latencies = Latencies(("decode", "total"))
-        self._admission = Admission(most=settings.max_concurrency, longest_wait=settings.max_queue_ms / 1e3)
+        self._admission = Admission(
+            most=settings.max_concurrency, at_least=settings.max_batch, longest_wait=settings.max_queue_ms / 1e3
+        )
         self._cores = usable_cores()
         self._device_header = str(self.model.device).replace(",", " ")
         spec = self.model.input

@@ -7,7 +7,7 @@ import re
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -189,6 +189,19 @@ def test_a_worker_ends_after_as_many_requests_as_gunicorn_was_told(tiny_model: P
         assert 10 < len(heads) <= 20, "probes count, too"
         assert ["Connection: close" in head for head in heads] == [False] * (len(heads) - 1) + [True]
         assert service.score(np.ones(4)).tolist() == [2, 2, 2, 2], "another worker has taken its place"
+
+
+def test_idle_connections_keep_nobody_out(tiny_model: Path) -> None:
+    arguments = "--worker-class gpu_infer_serving._gunicorn_worker.Worker --keep-alive 75 --worker-connections 20"
+    with (
+        gpu_infer.deploy(tiny_model, environment_variables={"GUNICORN_CMD_ARGS": arguments}) as service,
+        ExitStack() as stack,
+    ):
+        for _ in range(60):
+            sock = stack.enter_context(closing(connect(service)))
+            file = stack.enter_context(sock.makefile("rb"))
+            sock.sendall(request())
+            assert read_answer(file)[0].startswith("HTTP/1.1 200"), "and no one hangs up"
 
 
 def test_where_the_stock_server_does_more_all_requests_go_there(tiny_model: Path) -> None:

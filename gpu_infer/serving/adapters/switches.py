@@ -12,6 +12,7 @@ from typing import Callable, Dict, List, Mapping, Optional, Sequence
 
 import numpy as np
 
+from ..failures import first_line
 from ..stages import say
 from .options import AdapterOptions
 
@@ -138,12 +139,6 @@ def settle(switches: Sequence[Switch], run: Callable[[], Mapping[str, np.ndarray
     seconds = time.perf_counter() - started
     say(f"GPU_INFER_SPEED ok {seconds:.1f}s compared with the plain form: {'; '.join(kept) or 'none used'}")
     return kept
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, short enough for a line of the log."""
-    lines = str(error).strip().splitlines() or [""]
-    return lines[0].strip()[:200].rstrip(".")
 
 
 def warn_of_unused(options: AdapterOptions, what: str, *names: str) -> None:

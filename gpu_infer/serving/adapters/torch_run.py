@@ -8,11 +8,12 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
+from ..failures import first_line
 from ..stages import say
 from .base import DeviceInfo, ModelFormatError
 from .common import checked_rows
 from .options import AdapterOptions
-from .switches import TOLERANCE, Switch, first_line, noisy, settle
+from .switches import TOLERANCE, Switch, noisy, settle
 from .torch_common import as_array, as_tensor, named_tensors, run_module, torch, torch_device
 
 DTYPES: Dict[str, Any] = {"bf16": torch.bfloat16, "fp16": torch.float16}

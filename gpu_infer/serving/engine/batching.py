@@ -17,7 +17,7 @@ from typing import Any, Callable, Deque, Dict, List, Mapping, Optional, Tuple, T
 
 import numpy as np
 
-from ..failures import BadInput, DeadlineExceeded, ModelFailure, Overloaded, RequestFailure
+from ..failures import BadInput, DeadlineExceeded, ModelFailure, Overloaded, RequestFailure, first_line
 from .jobs import BlockResult, Done, Gather, Job, Outputs, batch_sizes, stacked
 from .latencies import Latencies
 from .scheduling import Scheduler, Threads, TimedOut
@@ -27,6 +27,9 @@ _LOOK_AHEAD = 64
 
 _INLINE_WAIT = 0.002
 """Seconds after which an inline model runs what waits, however many requests are ready to be read."""
+
+_SOON = 0.1
+"""Seconds: however many items wait, with so little work before them they are no queue."""
 
 _NEWEST = 0.2
 """The weight of the latest batch in the pace of the device, from which the wait of a new request is foretold."""
@@ -174,9 +177,10 @@ class Batcher:
         if self._closed:
             raise Overloaded("The service is stopping.", retry_after=1)
         wait = self._waiting * self._pace / self._parallel
-        # An empty queue takes any request: one with more items than the queue is long must not be refused for ever.
+        # A queue that is soon empty takes any request: one of more items than may wait must not be refused for ever.
+        soon = not self._waiting or 0 < wait <= _SOON
         longest = min(self._max_queue_seconds, seconds)
-        if not self._waiting or (self._waiting + items <= self._max_queue and wait <= longest):
+        if soon or (self._waiting + items <= self._max_queue and wait <= longest):
             return
         self._counts["refused"] += items
         room = f"{self._max_queue} may" if wait <= longest else f"{wait:.1f} s of work"
@@ -305,7 +309,7 @@ class Batcher:
         try:
             results = self._run_jobs(jobs)
         except BaseException as error:  # out of memory between the runs: this batch fails, the next may not
-            failure = ModelFailure(f"The batch could not be run: {type(error).__name__}: {_first_line(error)}")
+            failure = ModelFailure(f"The batch could not be run: {type(error).__name__}: {first_line(error)}")
             failure.__cause__ = error
             results = [failure] * len(jobs)
         for job, result in zip(jobs, results):
@@ -358,10 +362,10 @@ class Batcher:
                 return {}, [{}], {0: failure}
         except self._invalid as error:
             if count == 1:
-                return {}, [{}], {0: BadInput(f"The model refused the input: {_first_line(error)}")}
+                return {}, [{}], {0: BadInput(f"The model refused the input: {first_line(error)}")}
         except (Exception, SystemExit) as error:  # whatever the model raises must not end the device thread
             if count == 1:
-                failure = ModelFailure(f"The model raised {type(error).__name__}: {_first_line(error)}")
+                failure = ModelFailure(f"The model raised {type(error).__name__}: {first_line(error)}")
                 failure.__cause__ = error
                 return {}, [{}], {0: failure}
         pieces: List[Outputs] = []
@@ -390,9 +394,3 @@ class Batcher:
 def _refuse(expired: List[Job]) -> None:
     for job in expired:
         job.done(DeadlineExceeded("The time-out passed before the device was free."))
-
-
-def _first_line(error: BaseException) -> str:
-    """The first line of an exception's text, short enough for an answer; the log has the rest."""
-    lines = str(error).strip().splitlines()
-    return (lines[0] if lines else type(error).__name__)[:300]

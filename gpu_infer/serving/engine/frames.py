@@ -219,7 +219,7 @@ def _packed(array: np.ndarray) -> Tuple[bytes, Piece]:
     meta = _meta(array.dtype.str, array.shape)
     if array.nbytes < LARGE:
         return meta, array.tobytes()
-    return meta, memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    return meta, np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def _unpacked(meta: bytes, data: memoryview) -> np.ndarray:
