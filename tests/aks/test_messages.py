@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -163,11 +163,20 @@ def test_the_price_of_a_cluster_is_counted_once(
     assert {one["cluster"] for one in listed} == {"gpus", "others"}
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """SIGINT raises: a process that a shell has started in the background ignores it otherwise."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_what_ctrl_c_has_removed_and_left(
     emulator: Emulator,
     workspace: Any,
     register: Callable[..., Any],
     capsys: pytest.CaptureFixture[str],
+    interruptible: None,
 ) -> None:
     register(workspace)
     command = ["deploy", "net", "-w", emulator.url, "--cluster", "gpus", "--vm-size", T4, "--name", "svc"]

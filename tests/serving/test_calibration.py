@@ -59,7 +59,7 @@ def test_what_costs_by_the_item_runs_side_by_side(two_cores: None) -> None:
 
 
 def test_what_costs_by_the_run_takes_batches(two_cores: None) -> None:
-    form = form_of(Model(0.01, 0.00001, gain=2.5))
+    form = form_of(Model(0.03, 0.00001, gain=6))  # far apart: a busy machine sleeps longer than it is told
     assert (form.inline, form.parallel, form.max_batch) == (False, 1, 16)
 
 
