@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import re
 import time
 from typing import Any, Dict, List, Optional
 
@@ -38,6 +40,8 @@ _TOO_LONG = b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\
 
 _NO_PROXY = (False, "off")
 """What gunicorn's setting is without the proxy protocol, before and after it got words for it."""
+
+_LONE_LF = re.compile(rb"(?<!\r)\n")
 
 _serving = False
 
@@ -103,6 +107,8 @@ class Connection:
                 seen = max(0, len(self.held) - 3)
                 self.held = self.held + data if self.held else data
                 end = self.held.find(b"\r\n\r\n", seen)
+                if end < 0 and _LONE_LF.search(self.held, seen):
+                    end = len(self.held)  # not HTTP as it should be: gunicorn knows what to say
             self.silent_since = math.inf
         return end + 4
 
@@ -118,12 +124,24 @@ class Connection:
         pieces: List[bytes] = [held]
         missing, self.held = length - len(held), b""
         while missing > 0:
+            self.silent_since = time.monotonic()
             piece = self._sock.recv(min(missing, LARGEST_PIECE))  # no more: what follows is another request
             if not piece:
                 break
             pieces.append(piece)
             missing -= len(piece)
+        self.silent_since = math.inf
         return b"".join(pieces)
+
+    def send(self, data: bytes) -> int:
+        """Send some of it, after what is held."""
+        self.flush()
+        return self._sock.send(data)
+
+    def sendfile(self, *args: Any, **kwargs: Any) -> int:
+        """Send a file, after what is held."""
+        self.flush()
+        return self._sock.sendfile(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._sock, name)
@@ -168,6 +186,8 @@ class Worker(GeventWorker):
                 pass
         except OSError as error:
             self.log.debug("A connection has ended: %s", error)
+        except Exception as error:  # no memory, or a mistake of ours: the caller is told, as gunicorn does it
+            self.handle_error(None, client, addr, error)
         finally:
             del self._connections[connection]
             util.close(client)
@@ -193,10 +213,14 @@ class Worker(GeventWorker):
         connection.passing = True
         try:
             parser = RequestParser(self.cfg, connection, addr)
+            connection.silent_since = time.monotonic()
             request = next(parser)
+            connection.silent_since = math.inf
             self.handle_request(listener.getsockname(), request, connection, addr)
+            connection.silent_since = time.monotonic()
             while request.body.read(CHUNK):
-                pass  # nobody wanted it, and the next request comes after it
+                connection.silent_since = time.monotonic()  # nobody wanted it, and the next request comes after it
+            connection.silent_since = math.inf
             connection.passing = False
             connection.held = parser.unreader.read() + connection.held
         except (NoMoreData, StopIteration):
@@ -222,20 +246,24 @@ class Worker(GeventWorker):
 
     def _sweep(self) -> None:
         """End connections over which nothing has come for as long as gunicorn's keep-alive allows."""
-        while self.alive:
+        while True:
             gevent.sleep(SWEEP_SECONDS)
-            longest = time.monotonic() - (SWEEP_SECONDS if self._is_full() else self.cfg.keepalive)
+            hurry = self._is_full() or not self.alive
+            longest = time.monotonic() - (SWEEP_SECONDS if hurry else self.cfg.keepalive)
             for connection in [one for one in self._connections if one.silent_since < longest]:
                 connection.silent_since = math.inf
-                connection.shutdown(gevent_socket.SHUT_RD)  # what waits for a request reads its end
+                with contextlib.suppress(OSError):  # it has been reset meanwhile
+                    connection.shutdown(gevent_socket.SHUT_RD)  # gevent wakes what waits for more
 
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> Any:
         """Answer the probe of a service that has lost its model; the stock server is well whatever happens."""
         if req.path == "/" and not is_healthy():
-            sock.sendall(UNHEALTHY)
-            return None
+            head, _, body = UNHEALTHY.partition(b"\r\n\r\n")
+            sock.sendall(head + b"\r\n\r\n" + (b"" if req.method == "HEAD" else body))
+            raise StopIteration  # gunicorn's word for an answer after which the connection ends
         corked: Any = sock if isinstance(sock, Connection) else Connection(sock)
         try:
             return super().handle_request(listener_name, req, corked, addr)
         finally:
-            corked.flush()
+            with contextlib.suppress(OSError):  # the caller, or gunicorn itself, has ended the connection
+                corked.flush()

@@ -19,7 +19,8 @@ class Admission:
     """Counts requests in and out of a worker, and foretells from that how long another would take.
 
     A request that finds n under way and is answered after t seconds has seen t / n per request, whatever the work is:
-    decoding, the queue, the device, with as many side by side and in a batch as there are.
+    decoding, the queue, the device, with as many side by side and in a batch as there are. One that came nearly alone
+    is taken to have shared its batch with all that could have: it does not tell, and a burst may well be done in one.
 
     Args:
         most: requests at once.
@@ -72,5 +73,5 @@ class Admission:
         with self._lock:
             self._under_way -= 1
             if seconds:
-                each = seconds / entered
+                each = seconds / max(entered, self._at_least)
                 self._seconds = self._seconds + _NEWEST * (each - self._seconds) if self._seconds else each

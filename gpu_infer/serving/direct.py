@@ -31,6 +31,7 @@ _UNUSUAL = frozenset(("transfer-encoding", "expect", "upgrade", "trailer", "te")
 _IDS = ("x-request-id", "x-ms-request-id", "x-ms-client-request-id")
 _CONNECTION = ("", "keep-alive", "close")
 _LONGEST_ID = 100
+_MOST_LINES, _LONGEST_LINE = 100, 8190  # what gunicorn accepts unless told otherwise
 _LONGEST_NUMBER = 12
 _MANY_NAMES = 256
 """Names of headers that are remembered; callers may think of any number."""
@@ -98,7 +99,8 @@ def take(head: bytes) -> Optional[Head]:
         headers[name.lower()] = value.strip(" \t")
     length, connection = headers.get("content-length", ""), headers.get("connection", "").lower()
     plain = (
-        len(headers) == len(lines)  # none of them twice
+        len(headers) == len(lines) <= _MOST_LINES  # none of them twice
+        and max(map(len, lines)) <= _LONGEST_LINE
         and "host" in headers
         and length.isdigit()
         and len(length) <= _LONGEST_NUMBER

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Callable, List
 
 UNHEALTHY = (
-    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain\r\nContent-Length: 9\r\nRetry-After: 1\r\n\r\n"
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain\r\nContent-Length: 9\r\nRetry-After: 1\r\n"
+    b"Connection: close\r\n\r\n"
     b"Unhealthy"
 )
 """The answer to the probe of a service that has lost its model."""

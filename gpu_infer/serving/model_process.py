@@ -23,7 +23,7 @@ from typing import Any, Callable, Deque, Dict, List, Optional, Set
 from .engine import frames
 from .engine.local import LocalEngine
 from .engine.scheduling import Threads
-from .failures import RequestFailure
+from .failures import ModelFailure, RequestFailure, first_line
 from .settings import load_settings
 
 READY = "model.sock"
@@ -34,9 +34,6 @@ FAILED = "failed.txt"
 
 LOOK_SECONDS = 0.5
 """How often the master is looked for, where the system cannot tell when it ends."""
-
-CHUNK = 1 << 20
-"""Bytes that are read at once, on either side."""
 
 BUFFER = 4 << 20
 """Bytes that the system may hold of what was sent, on either side."""
@@ -157,7 +154,7 @@ class Connection:
 
     def _read(self) -> None:
         try:
-            data = self._sock.recv(CHUNK)
+            data = self._service.space.take(self._sock)
         except BlockingIOError:
             return
         except OSError:
@@ -188,6 +185,7 @@ class Service:
         self._dirty: Set[Connection] = set()
         self._lock = threading.Lock()
         self.engine: Optional[LocalEngine] = None
+        self.space: frames.Space = frames.Space()
 
     def accept(self, listener: socket.socket) -> None:
         """A worker comes, and is told the facts."""
@@ -224,7 +222,13 @@ class Service:
             connection.flush()
 
     def _done(self, connection: Connection, number: int, result: Any) -> None:
-        connection.put(frames.done(number, result))
+        try:
+            told = frames.done(number, result)
+        except Exception as error:  # more than a frame holds, or no memory
+            failure = ModelFailure(f"The result cannot be sent: {type(error).__name__}: {first_line(error)}")
+            failure.__cause__ = error
+            told = frames.done(number, failure)
+        connection.put(told)
         with self._lock:
             self._dirty.add(connection)
 

@@ -151,6 +151,20 @@ def test_a_head_without_an_end_is_refused(service: Service) -> None:
         assert sock.recv(12) == b"HTTP/1.1 431"
 
 
+def test_what_is_not_http_is_refused_at_once(service: Service) -> None:
+    with closing(connect(service)) as sock:
+        sock.settimeout(5)
+        sock.sendall(b"GET / HTTP/1.1\nHost: x\n\n")
+        assert sock.recv(12) == b"HTTP/1.1 400"
+
+
+def test_more_headers_than_gunicorn_takes(service: Service) -> None:
+    many = request(*[f"h{number}: x" for number in range(150)])
+    for sent in (many, request("long: " + "a" * 9000)):
+        ((head, _),) = ask(service, sent)
+        assert head.split()[1] in ("400", "431"), "as the stock server says it"
+
+
 def test_too_long_a_body_is_refused_before_it_comes(service: Service) -> None:
     with closing(connect(service)) as sock, sock.makefile("rb") as file:
         sock.sendall(b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Length: 9999999\r\n\r\n")
@@ -175,6 +189,12 @@ def test_a_silent_connection_is_ended(tiny_model: Path) -> None:
             halting.sendall(b"POST /score HTTP/1.1\r\nHo")
             assert silent.recv(1) == b""
             assert halting.recv(1) == b""
+        with closing(connect(service)) as refused:
+            refused.sendall(b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Length: 999999999\r\n\r\n{")
+            assert b"".join(iter(lambda: refused.recv(65536), b"")).startswith(b"HTTP/1.1 413 ")
+        with closing(connect(service)) as stopping:
+            stopping.sendall(b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{")
+            assert stopping.recv(1) == b""
         with closing(connect(service)) as sock, sock.makefile("rb") as file:
             for _ in range(4):  # one that asks now and then stays
                 sock.sendall(request())

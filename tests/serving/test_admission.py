@@ -20,7 +20,7 @@ def fill(admission: Admission, count: int) -> list[int]:
 
 
 def test_one_that_would_take_too_long_is_refused_and_told_when_to_come_back() -> None:
-    admission = Admission(most=1000, at_least=8, longest_wait=5)
+    admission = Admission(most=1000, at_least=1, longest_wait=5)
     admission.leave(admission.enter(math.inf), 0.1)
     fill(admission, 50)
     with pytest.raises(Overloaded, match=r"51 requests are under way, and another would take 5\.1 s") as caught:
@@ -29,7 +29,7 @@ def test_one_that_would_take_too_long_is_refused_and_told_when_to_come_back() ->
 
 
 def test_one_that_might_miss_its_own_deadline_is_refused() -> None:
-    admission = Admission(most=1000, at_least=8, longest_wait=math.inf)
+    admission = Admission(most=1000, at_least=1, longest_wait=math.inf)
     admission.leave(admission.enter(math.inf), 0.1)
     fill(admission, 20)
     with pytest.raises(Overloaded):
@@ -47,7 +47,7 @@ def test_a_few_are_let_in_whatever_they_take() -> None:
 
 def test_what_a_request_takes_is_learnt_from_those_that_ran_beside_others() -> None:
     """Alone each takes 0.1 s, so 40 would be the most; but 30 at once take no more than 0.2 s in their batch."""
-    admission = Admission(most=2000, at_least=8, longest_wait=4)
+    admission = Admission(most=2000, at_least=1, longest_wait=4)
     admission.leave(admission.enter(math.inf), 0.1)
     for _ in range(20):
         for entered in fill(admission, 30):
@@ -56,7 +56,7 @@ def test_what_a_request_takes_is_learnt_from_those_that_ran_beside_others() -> N
 
 
 def test_failures_teach_nothing() -> None:
-    admission = Admission(most=1000, at_least=8, longest_wait=5)
+    admission = Admission(most=1000, at_least=1, longest_wait=5)
     admission.leave(admission.enter(math.inf), 0.1)
     for entered in fill(admission, 40):
         admission.leave(entered, 0)
@@ -66,9 +66,16 @@ def test_failures_teach_nothing() -> None:
 
 
 def test_no_more_than_the_most() -> None:
-    admission = Admission(most=3, at_least=8, longest_wait=5)
+    admission = Admission(most=3, at_least=1, longest_wait=5)
     fill(admission, 3)
     with pytest.raises(Overloaded, match="3 requests are under way already"):
         admission.enter(math.inf)
     admission.leave(1, 0)
     assert admission.enter(math.inf) == 3
+
+
+def test_a_burst_that_may_share_a_batch_is_let_in_after_slow_single_requests() -> None:
+    admission = Admission(most=1000, at_least=32, longest_wait=5)
+    for _ in range(10):
+        admission.leave(admission.enter(math.inf), 0.3)
+    fill(admission, 64)

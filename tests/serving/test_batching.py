@@ -227,3 +227,27 @@ def test_the_owner_survives_what_goes_wrong_between_the_runs(monkeypatch: pytest
             batcher.run(np.ones(2), deadline=in_a_minute())
     assert values_of(batcher.run(np.ones(2), deadline=in_a_minute())) == [2, 2]
     batcher.close()
+
+
+def test_results_that_do_not_fit_together_fail_their_request_and_nobody_else() -> None:
+    runs = iter([1, 2, 3, 4])
+
+    def growing(rows: np.ndarray) -> dict[str, np.ndarray]:
+        return {"doubled": np.zeros((len(rows), next(runs)))}
+
+    batcher = Batcher(growing, max_batch=2, max_queue=32)
+    with pytest.raises(ModelFailure, match="do not fit together"):
+        batcher.run(np.zeros(3), deadline=in_a_minute())
+    assert batcher.run(np.zeros(1), deadline=in_a_minute()).outputs["doubled"].shape == (1, 3)
+    batcher.close()
+
+
+def test_a_mistake_of_whoever_takes_the_result_does_not_end_the_device() -> None:
+    batcher = make(Gate())
+
+    def mistaken(_result: Any) -> None:
+        raise RuntimeError("not mine")
+
+    batcher.submit(np.array([1.0]), deadline=in_a_minute(), done=mistaken)
+    assert values_of(batcher.run(np.array([2.0]), deadline=in_a_minute())) == [4.0]
+    batcher.close()

@@ -117,3 +117,9 @@ def test_what_does_not_lie_in_one_piece() -> None:
     rows = np.arange(200_000, dtype=np.float32).reshape(400, 500)[::2, ::-1]
     read, _ = frames.read_run(only(sent(frames.run(1, rows, 0.0)))[2])
     np.testing.assert_array_equal(read, rows)
+
+
+def test_many_outputs_and_long_names() -> None:
+    outputs = {f"{number}-{'n' * 300}": np.zeros((1, 2), np.float32) for number in range(300)}
+    result = frames.read_done(only(frames.done(3, BlockResult(outputs, {}, 1, 0, 0)))[2])
+    assert list(result.outputs) == list(outputs)

@@ -219,7 +219,7 @@ class Batcher:
             self._closed = True
             waiting, self._jobs = list(self._jobs), deque()
         for job in waiting:
-            job.done(Overloaded("The service is stopping.", retry_after=1))
+            job.finish(Overloaded("The service is stopping.", retry_after=1))
         for _ in self._threads:
             self._wake.put(None)
         for thread in self._threads:
@@ -313,7 +313,7 @@ class Batcher:
             failure.__cause__ = error
             results = [failure] * len(jobs)
         for job, result in zip(jobs, results):
-            job.done(result)
+            job.finish(result)
         self._after_batch()
 
     def _run_jobs(self, jobs: List[Job]) -> List[Any]:
@@ -393,4 +393,4 @@ class Batcher:
 
 def _refuse(expired: List[Job]) -> None:
     for job in expired:
-        job.done(DeadlineExceeded("The time-out passed before the device was free."))
+        job.finish(DeadlineExceeded("The time-out passed before the device was free."))

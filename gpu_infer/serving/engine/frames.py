@@ -29,8 +29,11 @@ TOLD = 5
 
 _HEAD = struct.Struct("<IBQ")
 _RUN = struct.Struct("<dH")
-_DONE = struct.Struct("<IffBI")
-_OUTPUT = struct.Struct("<BHQ")
+_DONE = struct.Struct("<IffHI")
+_OUTPUT = struct.Struct("<HHQ")
+
+CHUNK = 1 << 20
+"""Bytes that are read at once, on either side."""
 
 LARGE = 64 << 10
 """Bytes from which on an array is sent from where it lies, and a frame is put together where it stays."""
@@ -132,6 +135,20 @@ def read_failure(failure: Any) -> RequestFailure:
     if kind is Overloaded:
         return Overloaded(failure["message"], retry_after=failure["retry_after"])
     return kind(failure["message"], item=failure["item"])
+
+
+class Space:
+    """Where bytes are read to before it is known how many they are.
+
+    ``recv()`` would make an object of the largest size each time and cut it down, which leaves memory in small pieces.
+    """
+
+    def __init__(self) -> None:
+        self._view = memoryview(bytearray(CHUNK))
+
+    def take(self, sock: Any) -> bytes:
+        """What has come; raises what ``recv_into()`` of the socket does."""
+        return bytes(self._view[: sock.recv_into(self._view)])
 
 
 class Buffer:

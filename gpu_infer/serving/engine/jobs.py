@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
+import traceback
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
-from ..failures import RequestFailure
+from ..failures import ModelFailure, RequestFailure, first_line
 
 Outputs = Dict[str, np.ndarray]
 Done = Callable[[Any], None]
@@ -46,6 +47,13 @@ class Job:
         self.abandoned: bool = False
         # Jobs of one key can run in one batch.
         self.key: Tuple[Any, ...] = (rows.dtype, rows.shape[1:])
+
+    def finish(self, result: Any) -> None:
+        """Hand over what became of it; whatever goes wrong there must not end the thread that others wait for."""
+        try:
+            self.done(result)
+        except Exception:
+            traceback.print_exc()
 
 
 def batch_sizes(max_batch: int, *, fixed: Optional[int], padded: bool) -> List[int]:
@@ -90,9 +98,18 @@ class Gather:
                 self._left -= 1
                 complete = self._left == 0
             if complete:
-                self._done(_join(self._parts, self._size))
+                self._done(_joined(self._parts, self._size))
 
         return put
+
+
+def _joined(parts: Sequence[Any], size: int) -> Union[BlockResult, RequestFailure]:
+    try:
+        return _join(parts, size)
+    except Exception as error:  # outputs whose shape differs from run to run, or no memory
+        failure = ModelFailure(f"The results of a request of several batches do not fit together: {first_line(error)}")
+        failure.__cause__ = error
+        return failure
 
 
 def _join(parts: Sequence[Any], size: int) -> Union[BlockResult, RequestFailure]:

@@ -7,6 +7,7 @@ its thread, and with it all others; so a greenlet waits here, and what takes lon
 
 from __future__ import annotations
 
+import contextlib
 import math
 import socket
 import sys
@@ -104,7 +105,8 @@ class _ThreadWaiter:
 
     def set(self, value: Any) -> None:
         self._value = value
-        self._lock.release()
+        with contextlib.suppress(RuntimeError):  # told twice
+            self._lock.release()
 
     def wait(self, deadline: float) -> Any:
         if not self._lock.acquire(timeout=min(max(0.0, deadline - time.monotonic()), threading.TIMEOUT_MAX)):

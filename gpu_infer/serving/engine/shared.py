@@ -14,13 +14,15 @@ import sys
 import tempfile
 import threading
 import time
+from collections import deque
+from functools import partial
 from pathlib import Path
-from typing import Any, Callable, Dict, Generator, List, Mapping, Optional, Tuple
+from typing import Any, Callable, Deque, Dict, Generator, List, Mapping, Optional, Tuple
 
 import numpy as np
 
 from ..failures import DeadlineExceeded, Overloaded, RequestFailure
-from ..model_process import BUFFER, CHUNK, FAILED, READY, is_there
+from ..model_process import BUFFER, FAILED, READY, is_there
 from ..stages import say
 from . import frames
 from .engine import ModelFacts
@@ -57,7 +59,7 @@ class SharedEngine:
         self._bundle = bundle
         self._numbers = itertools.count(1)
         self._pending: Dict[int, Waiter] = {}
-        self._out: List[frames.Piece] = []
+        self._out: Deque[List[frames.Piece]] = deque()
         self._sending = threading.Lock()
         self._sock: Any = None
         self._child: Optional[subprocess.Popen[bytes]] = None
@@ -120,7 +122,7 @@ class SharedEngine:
         try:
             if self._sock is None:
                 raise _gone()
-            self._out += question
+            self._out.append(question)
             self._scheduler.flush(self._send)
             outcome = waiter.wait(deadline)
         finally:
@@ -131,14 +133,18 @@ class SharedEngine:
 
     def _send(self) -> None:
         """Send all questions that have come up since the last time."""
-        while self._out and self._sock is not None:
+        while self._out:
+            sock = self._sock  # once: it is another when the process has been started anew
             # Never waited for: a greenlet would wait with its whole thread. Whoever sends looks again when it is done.
-            if not self._sending.acquire(blocking=False):
+            if sock is None or not self._sending.acquire(blocking=False):
                 return
             try:
-                out, self._out = self._out, []
-                for piece in frames.joined(out):
-                    self._sock.sendall(piece)
+                pieces: List[frames.Piece] = []
+                with contextlib.suppress(IndexError):
+                    while True:
+                        pieces += self._out.popleft()
+                for piece in frames.joined(pieces):
+                    sock.sendall(piece)
             except OSError:
                 return  # the process has ended; whoever listens notices, too, and answers them all
             finally:
@@ -146,6 +152,7 @@ class SharedEngine:
 
     def _listen(self) -> None:
         """Hand over answers; when the process ends, start another."""
+        space = frames.Space()
         while not self._closed:
             if self._sock is None:
                 try:
@@ -158,7 +165,7 @@ class SharedEngine:
                 self._sock = self._scheduler.socket(sock)
                 say("GPU_INFER_WARNING the model process is there again")
             try:
-                data = self._sock.recv(CHUNK)
+                data = space.take(self._sock)
             except OSError:
                 data = b""
             if not data:
@@ -224,7 +231,7 @@ class SharedEngine:
     def _first_report(self, sock: socket.socket) -> Mapping[str, Any]:
         """The facts about the model, which the process tells everybody who connects."""
         sock.settimeout(REPORT_SECONDS)
-        for data in iter(lambda: sock.recv(CHUNK), b""):
+        for data in iter(partial(frames.Space().take, sock), b""):
             for _kind, _number, body in self._buffer.feed(data):
                 sock.settimeout(None)
                 facts: Dict[str, Any] = json.loads(bytes(body))
