@@ -7,6 +7,7 @@ import contextlib
 import io
 import json
 import math
+import struct
 
 import ml_dtypes
 import numpy as np
@@ -264,6 +265,39 @@ def test_image_formats(format_: str) -> None:
     array = image_to_array(picture(format_), ImageOptions(8, 4))
     assert array.shape == (4, 8, 3)
     np.testing.assert_allclose(array[0, 0], (200, 100, 50), atol=8)
+
+
+def tiff_of_12_bits(values: tuple[int, int]) -> bytes:
+    """A picture of two grey pixels; Pillow reads such files and does not write them."""
+    left, right = values
+    tags = [(256, 2), (257, 1), (258, 12), (259, 1), (262, 1), (273, 122), (277, 1), (278, 1), (279, 3)]
+    head = b"II*\0" + struct.pack("<IH", 8, len(tags))
+    entries = b"".join(struct.pack("<HHII", tag, 3, 1, value) for tag, value in tags)
+    whole = (head + entries + bytes(4)).ljust(122, b"\0")
+    return whole + ((left << 12) | right).to_bytes(3, "big")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "TIFF of big-endian numbers"])
+def test_grey_pictures_of_16_bits(kind: str) -> None:
+    values = np.array([[0, 255, 256, 32768, 65535]], ">u2" if "big" in kind else "<u2")
+    stream = io.BytesIO()
+    Image.fromarray(values).save(stream, kind[:4].strip())
+    for mode, channels in (("L", 1), ("RGB", 3)):
+        array = image_to_array(stream.getvalue(), ImageOptions(5, 1, mode=mode))
+        assert array.tolist() == [[[value] * channels for value in (0, 0, 1, 128, 255)]]
+
+
+def test_grey_pictures_of_12_bits() -> None:
+    assert np.asarray(decode_image(tiff_of_12_bits((4095, 2048)), "L")).tolist() == [[255, 128]]
+
+
+def test_pictures_of_16_bits_in_older_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.BytesIO()
+    Image.fromarray(np.array([[0, 32768, 65535]], np.int32)).save(stream, "TIFF")
+    image = Image.open(stream)
+    image.format = "PNG"
+    monkeypatch.setattr("gpu_infer.serving.codecs.images._open", lambda _: image)
+    assert np.asarray(decode_image(b"", "L")).tolist() == [[0, 128, 255]]
 
 
 def test_truncated_and_bomb_images_are_refused() -> None:

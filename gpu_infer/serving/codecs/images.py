@@ -58,10 +58,24 @@ def decode_image(body: bytes, mode: str = "RGB") -> Any:
         with _one_large_at_a_time if large else contextlib.nullcontext():
             try:
                 image.load()
+                deep = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
+                plain = _of_8_bits(image) if deep else image
                 # convert() would copy an image of that mode, too: a third of the time that decoding takes.
-                return image if image.mode == mode else image.convert(mode)
+                return plain if plain.mode == mode else plain.convert(mode)
             except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, and more
                 raise BadInput(f"The image cannot be decoded, it may be cut short: {error}.") from error
+
+
+def _of_8_bits(image: Any) -> Any:
+    """The upper 8 of 16 bits, as libpng and Pillow itself (for colours) take them; convert() would cut off at 255.
+
+    Older Pillow has the 16 bits of a PNG as 32. What a TIFF of 32 bits holds, nobody knows. One of 12 bits has the mode
+    of 16, and says so in its tag 258.
+    """
+    from PIL import Image
+
+    bits = image.tag_v2.get(258, (16,))[0] if image.format == "TIFF" else 16
+    return Image.fromarray((np.asarray(image).clip(0, 0xFFFF) >> (bits - 8)).astype(np.uint8))
 
 
 def _open(body: bytes) -> Any:
