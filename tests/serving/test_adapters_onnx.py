@@ -205,6 +205,8 @@ def test_bound_runs_give_what_run_gives(shared_models: Path, device: tuple[str, 
     small = ort.InferenceSession(_doubling(), providers=["CPUExecutionProvider"])
     bound = BoundRun(small, "x", ("cpu", 0))
     for rows in range(1, MOST_SHAPES + 4):
+        backwards = np.arange(2 * rows).reshape(rows, 2)[::-1, ::-1]
+        assert bound(backwards, ["x2"])[0].tolist() == backwards.tolist()
         values = bound(np.full((rows, 2), rows, np.int64)[:, ::-1], ["y", "x2"])
         assert [value.tolist() for value in values] == [[[-rows] * 2] * rows, [[rows, rows]] * rows]
 

@@ -128,7 +128,7 @@ class BoundRun:
                 self._inputs.clear()
             value = ort.OrtValue.ortvalue_from_shape_and_type(batch.shape, batch.dtype.type, *self._device)
             self._inputs[batch.shape] = value
-        value.update_inplace(batch)
+        value.update_inplace(np.ascontiguousarray(batch))
         self._binding.bind_ortvalue_input(self._name, value)
         # Bound anew each time: the outputs of the last run would be written over, or be of the wrong shape.
         self._binding.clear_binding_outputs()
