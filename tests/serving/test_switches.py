@@ -16,7 +16,15 @@ import pytest
 
 from gpu_infer.serving.adapters.base import Adapter
 from gpu_infer.serving.adapters.options import AdapterOptions
-from gpu_infer.serving.adapters.switches import TOLERANCE, Switch, difference, noisy, settle, warn_of_unused
+from gpu_infer.serving.adapters.switches import (
+    TOLERANCE,
+    Switch,
+    difference,
+    finite_share,
+    noisy,
+    settle,
+    warn_of_unused,
+)
 from gpu_infer.serving.device import gpu_report
 from gpu_infer.serving.settings import Settings, SettingsError, load_settings
 
@@ -222,7 +230,83 @@ def test_a_model_that_takes_no_noise(tmp_path: Path, load_model: LoadModel, caps
     adapter = load_model(script(Positive(), tmp_path / "m.pt"), item_shape=(40,))
     assert adapter.predict(np.ones((1, 40), np.float32), ["output"])["output"].tolist() == [[2] * 40]
     assert used(adapter) == ["frozen"]
-    assert "the model takes no noise, a sample is compared instead" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "GPU_INFER_NOTE only the sample is compared, the model takes no noise: " in said
+
+
+class InPlace(torch.nn.Module):
+    """Writes to its input, for some values only."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if bool(x.max() > 10):
+            x.sub_(100).div_(50)
+        return x * 1
+
+
+@pytest.mark.parametrize("shape", [(6,), (3, 4, 4)])
+def test_a_model_that_writes_to_its_input(tmp_path: Path, load_model: LoadModel, shape: tuple[int, ...]) -> None:
+    body = torch.nn.Sequential(InPlace(), torch.nn.Conv2d(3, 2, 1)) if len(shape) == 3 else InPlace()
+    adapter = load_model(script(body, tmp_path / "m.pt"), item_shape=shape)
+    batch = np.full((2, *shape), 150, np.float32)
+    seen = [adapter.predict(batch, ["output"])["output"] for _ in range(3)]
+    assert (batch == 150).all()
+    assert np.ptp(seen, axis=0).max() == 0
+    assert used(adapter) == ["channels-last"] * (len(shape) == 3) + ["frozen"]
+    adapter.predict(batch[:, ::-1], ["output"])
+    assert (batch == 150).all()
+
+
+class OneRow(torch.nn.Module):
+    """Exported for a batch of one, it says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(40, 3)
+        self.largest = torch.nn.Buffer(torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.view(1, 40)
+        self.largest.copy_(torch.maximum(self.largest, x.abs().max()))
+        return self.linear(x)
+
+
+def test_a_model_of_one_row_is_compared_on_noise(tmp_path: Path, load_model: LoadModel, capsys: Any) -> None:
+    adapter = load_model(script(OneRow(), tmp_path / "m.pt"), item_shape=(40,))
+    runner = getattr(adapter, "_runner")  # noqa: B009  what the model saw is nowhere else
+    original = runner.module
+    adapter.predict(np.zeros((1, 40), np.float32), ["output"])
+    assert "only the sample" not in capsys.readouterr().err
+    assert float(original.largest) > 1
+
+
+class Ratio(torch.nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.log(-x.abs() - 1) if bool(x.std() > 0.1) else x + 1
+
+
+class Ids(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = torch.nn.Embedding(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.table(x)
+
+
+@pytest.mark.parametrize(
+    ("module", "dtype", "why"),
+    [
+        (Ratio(), np.float32, "the model answers noise with NaN or infinity"),
+        (Ids(), np.int64, "the model takes int64, of which any value may be wrong"),
+    ],
+)
+def test_where_noise_says_nothing(
+    tmp_path: Path, load_model: LoadModel, capsys: Any, module: Any, dtype: Any, why: str
+) -> None:
+    adapter = load_model(script(module, tmp_path / "m.pt"), item_shape=(4,))
+    assert np.isfinite(adapter.predict(np.ones((1, 4), dtype), ["output"])["output"]).all()
+    assert used(adapter) == ["frozen"]
+    assert f"GPU_INFER_NOTE only the sample is compared, {why}." in capsys.readouterr().err
 
 
 # --- comparing --------------------------------------------------------------------------------------------------------
@@ -244,13 +328,46 @@ def test_difference() -> None:
     assert difference({"s": scores[:0]}, {"s": scores[:0]}).relative == 0
 
 
+def test_parts_of_an_output_that_are_small() -> None:
+    random = np.random.default_rng(0)
+    found = random.random((2, 84, 50)) * np.where(np.arange(84) < 4, 640.0, 0.9)[:, None]
+    for plain, scores in ((found, np.s_[:, 4:]), (found.transpose(0, 2, 1), np.s_[:, :, 4:])):
+        none = plain.copy()
+        none[scores] = 0
+        lost = difference({"y": plain}, {"y": none})
+        assert lost.relative < TOLERANCE["fp32"]
+        assert lost.of_parts == pytest.approx(1)
+        assert lost.excess(TOLERANCE["bf16"]).startswith("a part of its results differs by rel 1 (all: max abs 0.9, ")
+        near = difference({"y": plain}, {"y": plain * 1.001})
+        assert near.of_parts == pytest.approx(0.001)
+        assert near.excess(TOLERANCE["fp32"]) == ""
+    rounded, zeros = found.copy(), found.copy()
+    rounded[:, 4:], zeros[:, 4:] = 1e-5, 0
+    assert difference({"y": rounded}, {"y": zeros}).excess(TOLERANCE["fp32"]) == ""
+    rows = random.standard_normal((2, 1000))
+    assert difference({"y": rows}, {"y": rows + 0.01}).of_parts == 0
+
+
+def test_nothing_but_nan_compares_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert finite_share({"y": np.array([1.0, np.nan]), "n": np.array([3])}) == 0.5
+    assert finite_share({"n": np.array([3])}) == 1
+    switch = Switch("fast", 0.01, lambda: None, lambda: None)
+    assert settle([switch], lambda: {"y": np.full(3, np.nan)}) == []
+    assert "fast is not used, the model runs without it: NaN or infinity is all" in capsys.readouterr().err
+
+
 def test_noise() -> None:
-    grey = noisy(np.full((1, 1000), 127, np.float16))
+    grey = noisy(np.full((1, 1000), 127, np.float16), 2)
+    assert grey is not None
     assert (grey.shape, grey.dtype) == ((2, 1000), np.float16)
     assert 100 < grey.astype(float).std() < 150
-    assert noisy(np.zeros((3, 1000), np.float32)).std() == pytest.approx(1, abs=0.1)
-    numbers = np.ones((1, 3), np.int64)
-    assert noisy(numbers) is numbers
+    white = noisy(np.zeros((3, 1000), np.float32), 3)
+    assert white is not None
+    assert white.std() == pytest.approx(1, abs=0.1)
+    pixels = noisy(np.zeros((1, 1000), np.uint8), 2)
+    assert pixels is not None
+    assert (pixels.shape, pixels.dtype, len(np.unique(pixels))) == ((2, 1000), np.uint8, 256)
+    assert noisy(np.ones((1, 3), np.int64), 2) is None
 
 
 def test_switches_are_kept_or_taken_back(capsys: pytest.CaptureFixture[str]) -> None:

@@ -79,12 +79,22 @@ def load_error(what: str, error: BaseException) -> ModelFormatError:
     )
 
 
-def as_tensor(batch: np.ndarray, dtype: Any, device: Any) -> Any:
-    """The batch on the device, in the dtype that the model computes in."""
+def as_tensor(batch: np.ndarray, dtype: Any, device: Any, layout: Any = torch.preserve_format) -> Any:
+    """A copy of the batch on the device, in the dtype that the model computes in.
+
+    Never the batch itself: modules write to their input (``x.div_(255)``, some of them for some values only), and its
+    rows are used again where a batch has failed.
+
+    Args:
+        batch: ``[N, ...]``.
+        dtype: of PyTorch; ``None`` for the batch's own.
+        device: of PyTorch.
+        layout: a memory format, made in the same copy.
+    """
     # PyTorch does not take read-only memory, which a request's body is.
     source = batch if batch.flags.writeable and batch.flags.c_contiguous else np.array(batch)
     tensor = torch.from_numpy(source)
-    return tensor.to(device=device, dtype=dtype or tensor.dtype)
+    return tensor.to(device=device, dtype=dtype or tensor.dtype, copy=source is batch, memory_format=layout)
 
 
 def run_module(call: Callable[..., Any], *args: Any) -> Any:

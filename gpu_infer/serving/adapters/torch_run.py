@@ -13,7 +13,7 @@ from ..stages import say
 from .base import DeviceInfo, ModelFormatError
 from .common import checked_rows
 from .options import AdapterOptions
-from .switches import TOLERANCE, Switch, noisy, settle
+from .switches import TOLERANCE, Switch, finite_share, noisy, settle
 from .torch_common import as_array, as_tensor, named_tensors, run_module, torch, torch_device
 
 DTYPES: Dict[str, Any] = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -101,11 +101,15 @@ class Runner:
 
     def _run(self, batch: np.ndarray, wanted: Sequence[str]) -> Mapping[str, np.ndarray]:
         if not self._cuda:
-            return checked_rows(self._arrays(self.forward(as_tensor(batch, self.dtype, self._device)), wanted), batch)
+            return checked_rows(self._arrays(self.forward(self._tensor(batch)), wanted), batch)
         # Recorded runs share their memory, so the results of one must be out before the next begins.
         with contextlib.nullcontext() if self._graphs is None else self._lock, torch.cuda.stream(self._stream()):
             value = self._on_gpu(self._to_gpu(batch))
             return checked_rows(self._arrays(value, wanted), batch)
+
+    def _tensor(self, batch: np.ndarray) -> Any:
+        layout = torch.channels_last if self._channels_last and batch.ndim == 4 else torch.preserve_format
+        return as_tensor(batch, self.dtype, self._device, layout)
 
     def _on_gpu(self, x: Any) -> Any:
         if self._graphs is None:
@@ -166,23 +170,36 @@ class Runner:
         self._settled = True
 
     def _trial(self, batch: np.ndarray, wanted: Sequence[str]) -> Callable[[], Mapping[str, np.ndarray]]:
-        """Runs what the forms are compared on: noise where the plain form takes it, else the batch itself."""
-        value = self.forward(as_tensor(batch, self.dtype, self._device))
+        """Runs what the forms are compared on."""
+        value = self.forward(self._tensor(batch))
         if self._options.precision in DTYPES:
             self._plain_dtypes = {name: tensor.dtype for name, tensor in named_tensors(value).items()}
-        trial = noisy(batch)
-        if trial is not batch:
-            try:
-                self._run(trial, wanted)
-            except Exception as error:
-                say(f"GPU_INFER_NOTE the model takes no noise, a sample is compared instead: {first_line(error)}.")
-                trial = batch
+        trial = self._noise(batch, wanted)
 
         def run() -> Mapping[str, np.ndarray]:
             self._wait_for_weights()
             return self._run(trial, wanted)
 
         return run
+
+    def _noise(self, batch: np.ndarray, wanted: Sequence[str]) -> np.ndarray:
+        """Noise like the batch where the plain form takes it and answers with numbers, else the batch itself."""
+        why = f"the model takes {batch.dtype}, of which any value may be wrong"
+        for count in dict.fromkeys((max(2, len(batch)), len(batch))):  # a model may take one row only
+            trial = noisy(batch, count)
+            if trial is None:
+                break
+            try:
+                share = finite_share(self._run(trial, wanted))
+            except Exception as error:
+                why = f"the model takes no noise: {first_line(error)}"
+                continue
+            if share > 0.5:
+                return trial
+            why = "the model answers noise with NaN or infinity"
+            break
+        say(f"GPU_INFER_NOTE only the sample is compared, {why}.")
+        return batch
 
     def _wait_for_weights(self) -> None:
         """A switch converts them on the default stream, and each thread runs the model on another."""
@@ -245,7 +262,7 @@ class Graphs:
         shape = tuple(x.shape)
         if shape not in self._recorded:
             if len(self._recorded) >= MOST_GRAPHS:
-                return self._call(x)
+                return self._call(x.clone())  # the caller runs a batch that fails again, and modules write to theirs
             self._recorded[shape] = self._record(x)
         graph, source, value = self._recorded[shape]
         source.copy_(x)
