@@ -162,13 +162,13 @@ def _resize(image: Any, options: ImageOptions) -> np.ndarray:
         image = image.reduce(factor)
     method = getattr(Image.Resampling, options.resize.upper())
 
-    def channel(number: int) -> np.ndarray:
-        whole = image.getchannel(number).convert("F")
+    def resized(band: Any) -> np.ndarray:
+        whole = band.convert("F")
         return np.asarray(ImageOps.fit(whole, size, method) if options.crop == "center" else whole.resize(size, method))
 
-    count = len(image.getbands())
-    pixels = np.empty((options.height, options.width, count), np.float32)
-    for number in range(count):
+    bands = image.split()
+    pixels = np.empty((options.height, options.width, len(bands)), np.float32)
+    for number, band in enumerate(bands):
         # One after the other, so that each takes the memory that the one before has left: fresh memory costs more time.
-        pixels[:, :, number] = channel(number)
+        pixels[:, :, number] = resized(band)
     return pixels

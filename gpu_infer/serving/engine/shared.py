@@ -123,7 +123,10 @@ class SharedEngine:
             if self._sock is None:
                 raise _gone()
             self._out.append(question)
-            self._scheduler.flush(self._send)
+            if len(self._pending) == 1:
+                self._send()  # nobody else to share a packet with
+            else:
+                self._scheduler.flush(self._send)
             outcome = waiter.wait(deadline)
         finally:
             self._pending.pop(number, None)
