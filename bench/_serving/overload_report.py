@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import statistics
-import subprocess
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .environments import python_of
 from .hardware import sentence
+from .keeping import keep
 from .openloop import Offered
-from .processes import NotAvailableError
 
-HERE = Path(__file__).parent
 COLUMNS = ("late", "shed", "expired", "unsent", "wrong", "lost")
 REST = ("p50 ms", "p99 ms", "shed p50 ms", "service cores", "load cores")
 
@@ -199,14 +195,4 @@ def _row(level: dict[str, Any]) -> str:
 
 def write(found: dict[str, Any], stem: Path) -> str:
     """Write ``.json``, ``.md`` and ``.png``; returns why there is no picture, empty where there is one."""
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    source, target = stem.with_suffix(".json"), stem.with_suffix(".png")
-    source.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
-    stem.with_suffix(".md").write_text(as_table(found), "utf-8")
-    try:
-        # In an environment of its own: nothing else of the project needs matplotlib.
-        command = [str(python_of("plot")), str(HERE / "plot_overload.py"), str(source), str(target)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    except NotAvailableError as error:
-        return str(error)
-    return done.stderr.strip()[-300:] if done.returncode else ""
+    return keep(found, as_table(found), stem, picture="plot_overload.py")

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from importlib import import_module
-from pathlib import Path
 from typing import Any
+
+from plotting import begin, machine
 
 MARKS = "osD^vP*X<>hp"
 
 
 def main() -> None:
     """Draw one picture: a line per contender, a point per concurrency."""
-    source, target = sys.argv[1:]
-    found: dict[str, Any] = json.loads(Path(source).read_text("utf-8"))
-    matplotlib: Any = import_module("matplotlib")
-    matplotlib.use("Agg")
-    plt: Any = import_module("matplotlib.pyplot")
+    found, target, plt = begin()
     figure, axes = plt.subplots(figsize=(10, 6), layout="constrained")
     colours = plt.get_cmap("tab20").colors
     for number, one in enumerate(found["contenders"]):
@@ -28,7 +22,7 @@ def main() -> None:
     axes.set_title(found["title"], fontsize=11)
     axes.grid(visible=True, which="both", alpha=0.25)
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5), title="numbers: connections")
-    figure.supxlabel(f"{found['hardware']['cpu']}, {found['hardware']['cores']} cores", fontsize=8)
+    figure.supxlabel(machine(found), fontsize=8)
     figure.savefig(target, dpi=130)
 
 

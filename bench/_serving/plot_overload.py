@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from importlib import import_module
-from pathlib import Path
 from typing import Any
+
+from plotting import begin, machine
 
 PARTS = (
     ("good", "good", "#2a7f4f"),
@@ -21,11 +19,7 @@ PARTS = (
 
 def main() -> None:
     """Draw one picture: per service, what became of the requests of each load."""
-    source, target = sys.argv[1:]
-    found: dict[str, Any] = json.loads(Path(source).read_text("utf-8"))
-    matplotlib: Any = import_module("matplotlib")
-    matplotlib.use("Agg")
-    plt: Any = import_module("matplotlib.pyplot")
+    found, target, plt = begin()
     services = found["services"]
     figure, every = plt.subplots(
         1, len(services), figsize=(max(7.0, 1 + 4.2 * len(services)), 4.8), layout="constrained", squeeze=False
@@ -35,7 +29,7 @@ def main() -> None:
     every[0][0].set_ylabel("requests per second")
     handles, labels = every[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=7, columnspacing=1.0)
-    figure.suptitle(f"{found['title']}\n{found['hardware']['cpu']}, {found['hardware']['cores']} cores", fontsize=10)
+    figure.suptitle(f"{found['title']}\n{machine(found)}", fontsize=10)
     figure.savefig(target, dpi=130)
 
 

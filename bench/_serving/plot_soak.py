@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from importlib import import_module
-from pathlib import Path
-from typing import Any
+from plotting import begin, machine
 
 ROWS = (("pss_mb", "memory (PSS), MB"), ("threads", "threads"), ("descriptors", "descriptors"))
 
 
 def main() -> None:
     """Draw one picture: a row per quantity, a line per service."""
-    source, target = sys.argv[1:]
-    found: dict[str, Any] = json.loads(Path(source).read_text("utf-8"))
-    matplotlib: Any = import_module("matplotlib")
-    matplotlib.use("Agg")
-    plt: Any = import_module("matplotlib.pyplot")
+    found, target, plt = begin()
     figure, every = plt.subplots(len(ROWS), 1, figsize=(10, 8), sharex=True, layout="constrained")
     for axes, (key, label) in zip(every, ROWS, strict=True):
         for name, service in found["services"].items():
@@ -32,7 +24,7 @@ def main() -> None:
     every[0].legend(fontsize=8, loc="lower right")
     every[-1].set_xlabel("minutes; grey: warm-up, dashed: the load ends")
     title = f"{found['minutes']:g} minutes of good, bad, slow and aborted requests, each service all its processes"
-    figure.suptitle(f"{title}\n{found['hardware']['cpu']}, {found['hardware']['cores']} cores", fontsize=10)
+    figure.suptitle(f"{title}\n{machine(found)}", fontsize=10)
     figure.savefig(target, dpi=130)
 
 

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .environments import python_of
 from .hardware import sentence
-from .processes import NotAvailableError
+from .keeping import keep
 from .rounds import Plan, Result
-
-HERE = Path(__file__).parent
 
 
 def as_json(
@@ -111,14 +106,4 @@ def _loops(found: dict[str, Any]) -> list[str]:
 
 def write(found: dict[str, Any], stem: Path) -> str:
     """Write ``.json``, ``.md`` and ``.png``; returns why there is no picture, empty where there is one."""
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    stem.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n", "utf-8")
-    stem.with_suffix(".md").write_text(as_table(found), "utf-8")
-    try:
-        # In an environment of its own: nothing else of the project needs matplotlib.
-        python = python_of("plot")
-        command = [str(python), str(HERE / "plot.py"), str(stem.with_suffix(".json")), str(stem.with_suffix(".png"))]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    except NotAvailableError as error:
-        return str(error)
-    return done.stderr.strip()[-300:] if done.returncode else ""
+    return keep(found, as_table(found), stem, picture="plot.py")

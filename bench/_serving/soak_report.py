@@ -7,16 +7,13 @@ told to keep what it has found.
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-from .environments import python_of
 from .hardware import describe, sentence
-from .processes import NotAvailableError
+from .keeping import keep
 
-HERE = Path(__file__).parent
 COMMAND = "GPU_INFER_SOAK_MINUTES={minutes:g} GPU_INFER_SOAK_KEEP=bench/results .venv/bin/python -m pytest -m slow \
 tests/local/test_soak.py"
 
@@ -27,18 +24,8 @@ def main() -> None:
     found: dict[str, Any] = json.loads(source.read_text("utf-8"))
     found["hardware"] = describe()
     found["command"] = COMMAND.format(minutes=found["minutes"])
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    stem.with_suffix(".json").write_text(json.dumps(found) + "\n", "utf-8")
-    stem.with_suffix(".md").write_text(as_table(found), "utf-8")
-    try:
-        # In an environment of its own: nothing else of the project needs matplotlib.
-        command = [str(python_of("plot")), str(HERE / "plot_soak.py")]
-        files = [str(stem.with_suffix(".json")), str(stem.with_suffix(".png"))]
-        done = subprocess.run([*command, *files], capture_output=True, text=True, timeout=120, check=False)
-    except NotAvailableError as error:
-        print(f"No picture: {error}")
-    else:
-        print(f"No picture: {done.stderr.strip()[-300:]}" if done.returncode else f"Written: {stem}.md, .json, .png")
+    problem = keep(found, as_table(found), stem, picture="plot_soak.py", indent=None)
+    print(f"No picture: {problem}" if problem else f"Written: {stem}.md, .json, .png")
 
 
 def as_table(found: dict[str, Any]) -> str:
