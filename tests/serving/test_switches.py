@@ -25,10 +25,11 @@ from gpu_infer.serving.adapters.switches import (
     settle,
     warn_of_unused,
 )
-from gpu_infer.serving.device import gpu_report
 from gpu_infer.serving.settings import Settings, SettingsError, load_settings
 
 torch: Any = pytest.importorskip("torch", reason="PyTorch is not installed")
+
+from torch_models import apart, export, images, used  # noqa: E402 - it imports PyTorch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -81,25 +82,6 @@ def script(module: Any, path: Path) -> Path:
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.jit.script(module.eval()).save(str(path))
     return path
-
-
-def export(module: Any, example: Any, path: Path) -> Path:
-    shapes = {"x": {0: torch.export.Dim("n")}}
-    torch.export.save(torch.export.export(module.eval(), (example,), dynamic_shapes=shapes), str(path))
-    return path
-
-
-def images(rows: int, size: int = 32) -> np.ndarray:
-    return np.random.default_rng(1).standard_normal((rows, 3, size, size)).astype(np.float32)
-
-
-def used(adapter: Adapter) -> list[str]:
-    """The names of the switches that are on."""
-    return [text.partition(" (")[0] for text in gpu_report(adapter)["details"].get("speed", [])]
-
-
-def apart(plain: Adapter, fast: Adapter, batch: np.ndarray, *names: str) -> float:
-    return difference(plain.predict(batch, names), fast.predict(batch, names)).relative
 
 
 # --- each switch on real models ---------------------------------------------------------------------------------------

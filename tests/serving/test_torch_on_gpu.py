@@ -14,10 +14,11 @@ import pytest
 from gpu_infer.serving.adapters.base import Adapter, DeviceInfo
 from gpu_infer.serving.adapters.common import RefusedInputError
 from gpu_infer.serving.adapters.options import AdapterOptions
-from gpu_infer.serving.adapters.switches import TOLERANCE, difference
-from gpu_infer.serving.device import gpu_report
+from gpu_infer.serving.adapters.switches import TOLERANCE
 
 torch: Any = pytest.importorskip("torch", reason="PyTorch is not installed")
+
+from torch_models import apart, export, images, used  # noqa: E402 - it imports PyTorch
 
 from gpu_infer.serving.adapters import torch_run  # noqa: E402 - it imports PyTorch
 
@@ -46,25 +47,6 @@ class Net(torch.nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.body(x)
-
-
-def export(module: Any, example: Any, path: Path) -> Path:
-    shapes = {"x": {0: torch.export.Dim("n")}}
-    torch.export.save(torch.export.export(module.eval(), (example,), dynamic_shapes=shapes), str(path))
-    return path
-
-
-def images(rows: int, size: int = 32) -> np.ndarray:
-    return np.random.default_rng(1).standard_normal((rows, 3, size, size)).astype(np.float32)
-
-
-def used(adapter: Adapter) -> list[str]:
-    """The names of the switches that are on."""
-    return [text.partition(" (")[0] for text in gpu_report(adapter)["details"].get("speed", [])]
-
-
-def apart(plain: Adapter, fast: Adapter, batch: np.ndarray, *names: str) -> float:
-    return difference(plain.predict(batch, names), fast.predict(batch, names)).relative
 
 
 # --- the way of a GPU, with a CPU in its place ------------------------------------------------------------------------
