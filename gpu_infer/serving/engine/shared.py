@@ -61,6 +61,7 @@ class SharedEngine:
         self._pending: Dict[int, Waiter] = {}
         self._out: Deque[List[frames.Piece]] = deque()
         self._sending = threading.Lock()
+        self._space = frames.Space()
         self._sock: Any = None
         self._child: Optional[subprocess.Popen[bytes]] = None
         self._closed = False
@@ -155,7 +156,6 @@ class SharedEngine:
 
     def _listen(self) -> None:
         """Hand over answers; when the process ends, start another."""
-        space = frames.Space()
         while not self._closed:
             if self._sock is None:
                 try:
@@ -168,7 +168,7 @@ class SharedEngine:
                 self._sock = self._scheduler.socket(sock)
                 say("GPU_INFER_WARNING the model process is there again")
             try:
-                data = space.take(self._sock)
+                data = self._space.take(self._sock)
             except OSError:
                 data = b""
             if not data:
@@ -234,7 +234,7 @@ class SharedEngine:
     def _first_report(self, sock: socket.socket) -> Mapping[str, Any]:
         """The facts about the model, which the process tells everybody who connects."""
         sock.settimeout(REPORT_SECONDS)
-        for data in iter(partial(frames.Space().take, sock), b""):
+        for data in iter(partial(self._space.take, sock), b""):
             for _kind, _number, body in self._buffer.feed(data):
                 sock.settimeout(None)
                 facts: Dict[str, Any] = json.loads(bytes(body))
