@@ -4,7 +4,8 @@
 
     inputs, codecs, arrays   what users hand in -> the bytes of a request
     messages                 what travels between the parts
-    protocol, answers, retry one call, without socket, clock or sleep
+    protocol, decisions,
+    answers, retry, budget   one call, without socket, clock or sleep
     credentials              keys and tokens that do not show themselves
     base                     what both clients share
     sync, aio                move the bytes: requests, httpx

@@ -170,7 +170,7 @@ class AsyncScoringClient(BaseClient):
             conversation.close()
 
     async def _credential(self, order: Send, token: Token | None) -> Token | None:
-        limit = asyncio.timeout(order.timeout)
+        limit = asyncio.timeout(order.remaining)
         try:
             async with limit:
                 return await self._vault.get(refused=token if order.renew else None)

@@ -27,14 +27,25 @@ SHOWN_BODY = 300
 """Characters of an answer that a message repeats."""
 
 Cause: TypeAlias = Literal[
-    "bad_input", "model", "overloaded", "timeout", "unauthorized", "forbidden", "unreachable", "broken", "tls", "other"
+    "bad_input",
+    "model",
+    "overloaded",
+    "timeout",
+    "deadline",
+    "unauthorized",
+    "forbidden",
+    "unreachable",
+    "broken",
+    "tls",
+    "other",
 ]
+"""``"timeout"`` is a front end's or an attempt's, ``"deadline"`` what a service of ours says of itself."""
 
 _OURS: Mapping[str, Cause] = {
     "bad_input": "bad_input",
     "model_error": "model",
     "overloaded": "overloaded",
-    "deadline": "timeout",
+    "deadline": "deadline",
     "internal": "other",
 }
 """``x-gpu-infer-error`` to cause; it outranks the status, which front ends rewrite (AKS makes 502 of 500)."""
@@ -128,6 +139,7 @@ _ERRORS: Mapping[Cause, Callable[..., ScoringError]] = {
     "model": ModelError,
     "overloaded": OverloadedError,
     "timeout": ScoringTimeoutError,
+    "deadline": ScoringTimeoutError,
     "unauthorized": AuthenticationError,
     "forbidden": AuthenticationError,
     "unreachable": ScoringConnectionError,
@@ -176,7 +188,7 @@ def problem_of(outcome: Outcome, now: datetime | None = None) -> Problem | None:
         joined(message, advice),
         outcome.status,
         item if isinstance(item, int) and not isinstance(item, bool) else None,
-        parse_retry_after(outcome.headers, now) if cause == "overloaded" else None,
+        parse_retry_after(outcome.headers, now) if cause in ("overloaded", "timeout") else None,
     )
 
 
@@ -185,6 +197,7 @@ _HAPPENED: Mapping[Cause, str] = {
     "model": "The model failed on this input",
     "overloaded": "The service has no room for the request",
     "timeout": "The service gave no result in time",
+    "deadline": "The service gave no result in time",
     "unauthorized": "The service refused the credential",
     "forbidden": "The service refused access",
 }

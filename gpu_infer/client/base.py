@@ -17,6 +17,7 @@ from ..blotting import blot_values
 from ..errors import ScoringError
 from .answers import is_ours, without_secrets
 from .arrays import array_of, is_array_like
+from .budget import RetryBudget
 from .credentials import CredentialError, TaskVault, ThreadVault
 from .inputs import encode
 from .messages import Codec, Failure, Outcome, Payload, Request, Response, ScoreResponse
@@ -24,6 +25,7 @@ from .protocol import (
     Call,
     Conversation,
     Report,
+    Watch,
     check_uri,
     converse,
     new_request_id,
@@ -121,6 +123,7 @@ class BaseClient:
         self._base_vault = vault
         self._timeout = _check_timeout(timeout)
         self._policy = retries if isinstance(retries, RetryPolicy) else RetryPolicy(limit=retries)
+        self._budget = RetryBudget(self._policy.budget)
         self._codec: Codec | None = codec
         self._timing = Timing()
         self._max_answer = MAX_ANSWER_BYTES
@@ -147,31 +150,55 @@ class BaseClient:
     def _encode(self, x: object, *, one: bool) -> Payload:
         return encode(x, self._codec, one=one)
 
-    def _score_conversation(self, payload: Payload, timeout: float | None) -> Conversation:
+    def _score_conversation(
+        self, payload: Payload, timeout: float | None, *, patient: bool = False, watch: Watch | None = None
+    ) -> Conversation:
+        """One call, for ``_run``.
+
+        Args:
+            payload: the input.
+            timeout: seconds, instead of the client's.
+            patient: wait for the retry budget to fill, within the deadline, instead of giving up.
+            watch: is told what came of each attempt, and how many seconds it took, in the thread or task that runs it.
+        """
         request_id = new_request_id()
         request = score_request(self._uri, payload, codec=self._codec, request_id=request_id)
-        return self._converse(request, request_id, timeout, codec=self._codec, pure=self._is_ours)
+        call = self._call(request, request_id, timeout, codec=self._codec, pure=self._is_ours, patient=patient)
+        return self._converse(call, watch)
 
     def _report_conversation(self, report: Report, timeout: float | None) -> Conversation:
         request_id = new_request_id()
         request = report_request(self._uri, report, request_id=request_id)
-        return self._converse(request, request_id, timeout, codec=None, pure=True)
+        return self._converse(self._call(request, request_id, timeout, codec=None, pure=True, patient=False), None)
 
-    def _converse(
-        self, request: Request, request_id: str, timeout: float | None, *, codec: Codec | None, pure: bool
-    ) -> Conversation:
-        call = Call(
+    def _call(
+        self,
+        request: Request,
+        request_id: str,
+        timeout: float | None,
+        *,
+        codec: Codec | None,
+        pure: bool,
+        patient: bool,
+    ) -> Call:
+        return Call(
             request=request,
             request_id=request_id,
             codec=codec,
             timeout=self._timeout if timeout is None else _check_timeout(timeout),
             policy=self._policy,
             pure=pure,
+            patient=patient,
             renewable=self._base_vault.renewable,
             keyless=self._base_vault.empty,
             hide=lambda text: blot_values(self._base_vault.hide_in(text)),
         )
-        return converse(call, clock=self._timing.clock, random=self._timing.random, now=self._timing.now)
+
+    def _converse(self, call: Call, watch: Watch | None) -> Conversation:
+        timing = self._timing
+        return converse(
+            call, clock=timing.clock, random=timing.random, now=timing.now, budget=self._budget, watch=watch
+        )
 
     def _outcome(self, status: int, headers: Mapping[str, str], body: bytes) -> Outcome:
         if status == 200 and not body and not {"content-length", "transfer-encoding"} & headers.keys():
@@ -211,7 +238,7 @@ class BaseClient:
         return f"The certificate of {self._where} was not accepted: {reason}. Nothing was sent."
 
     def _no_answer(self, timeout: float) -> str:
-        return f"No whole answer from {self._where} within the {timeout:.3g} s that were left for this attempt."
+        return f"No whole answer from {self._where} within the {timeout:.3g} s that this attempt had."
 
 
 def _rebuild(kind: Callable[..., Any], uri: str, provider: object, options: dict[str, Any]) -> object:

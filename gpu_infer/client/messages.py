@@ -88,12 +88,14 @@ class Send:
 
     Attributes:
         request: what to send.
-        timeout: seconds until the call's deadline.
+        timeout: seconds for this attempt.
+        remaining: seconds until the call's deadline, ``timeout`` or more; a credential may take as long to fetch.
         renew: the credential of the attempt before was refused: fetch another one first.
     """
 
     request: Request
     timeout: float
+    remaining: float
     renew: bool = False
 
 

@@ -9,28 +9,27 @@ from __future__ import annotations
 import logging
 import math
 import uuid
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator
+from dataclasses import replace
 from datetime import datetime
 from typing import Literal, TypeAlias, cast
 from urllib.parse import urlsplit, urlunsplit
 
 from ..errors import ScoringError, ScoringTimeoutError
-from .answers import Cause, Problem, is_ours, joined, problem_of, read_value
+from .answers import Problem, read_value
+from .budget import RetryBudget
 from .codecs import JSON, NPY
-from .messages import Codec, Failure, Outcome, Pause, Payload, Request, Response, ScoreResponse, Send
-from .retry import BROKEN_RETRIES, CONNECT_RETRIES, MIN_ATTEMPT, RetryPolicy, wait_before_retry
+from .decisions import Again, Call, Done, GiveUp, decide, explain
+from .messages import Codec, Outcome, Pause, Payload, Request, Response, ScoreResponse, Send
+from .retry import MIN_ATTEMPT
 
 __all__ = [
-    "Again",
     "Call",
     "Conversation",
-    "Done",
-    "GiveUp",
     "Report",
+    "Watch",
     "check_uri",
     "converse",
-    "decide",
     "finite_number",
     "new_request_id",
     "report_request",
@@ -41,57 +40,20 @@ _log = logging.getLogger("gpu_infer.client")
 
 Report: TypeAlias = Literal["describe", "stats", "gpu"]
 
+Watch: TypeAlias = Callable[[Outcome, float], None]
+"""Is told what came of an attempt and how many seconds it took, the fetching of a credential included."""
+
 ACCEPT_BINARY = f"{NPY}, {JSON};q=0.9"
 USER_AGENT = "gpu-infer"
 
+BUDGET_PAUSE = 0.1
+"""Seconds: the shortest wait for the retry budget to fill."""
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
-    """What does not change from the first attempt of a call to its last.
-
-    Attributes:
-        request: what to send.
-        request_id: the id that all attempts carry.
-        codec: how the answer is read.
-        timeout: seconds for all attempts together.
-        policy: how often to try again.
-        pure: repeating the request does no harm: it reads only, or the service is one of ours.
-        renewable: another credential can be fetched when one is refused.
-        keyless: the request goes out without a credential.
-        hide: blots the credential out of text that a server sent.
-    """
-
-    request: Request
-    request_id: str
-    codec: Codec | None
-    timeout: float
-    policy: RetryPolicy
-    pure: bool = False
-    renewable: bool = False
-    keyless: bool = True
-    hide: Callable[[str], str] = str
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """The call has its answer."""
-
-    response: Response
-
-
-@dataclass(frozen=True, slots=True)
-class Again:
-    """Try again after ``wait`` seconds; with another credential if ``renew``."""
-
-    wait: float
-    renew: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class GiveUp:
-    """The call has no result."""
-
-    problem: Problem
+BUDGET_SPENT = (
+    "It was not tried again: the client's retry budget is used up, since too many of its latest requests had no answer "
+    "or were turned away. Send less at a time or add replicas; score_many() waits instead, and "
+    "RetryPolicy(budget=None) switches the budget off."
+)
 
 
 Conversation: TypeAlias = Generator[Send | Pause, Outcome | None, ScoreResponse]
@@ -152,6 +114,8 @@ def converse(
     clock: Callable[[], float],
     random: Callable[[], float],
     now: Callable[[], datetime],
+    budget: RetryBudget,
+    watch: Watch | None = None,
 ) -> Conversation:
     """Carry one call through: yields what to do next, is sent what came of it, returns the result.
 
@@ -160,6 +124,8 @@ def converse(
         clock: seconds, monotonic.
         random: a number in [0, 1).
         now: the time of day, for a ``Retry-After`` that is a date.
+        budget: the retries that the calls of a client share.
+        watch: is told of each attempt.
 
     Raises:
         ScoringError: no result; which class says whose fault it was.
@@ -168,108 +134,74 @@ def converse(
     outcomes: list[Outcome] = []
     renew = False
     while True:
-        remaining = call.timeout - (clock() - started)
+        begun = clock()
+        remaining = call.timeout - (begun - started)
         if remaining <= 0:
-            raise _out_of_time(call, attempts=len(outcomes), elapsed=clock() - started)
+            raise _out_of_time(call, attempts=len(outcomes), elapsed=begun - started)
         # Only a Pause is answered with nothing.
-        outcome = cast("Outcome", (yield Send(_stamped(call.request, remaining), remaining, renew)))
+        outcome = cast("Outcome", (yield _order(call, remaining, renew=renew)))
         outcomes.append(outcome)
-        elapsed = clock() - started
+        ended = clock()
+        elapsed, attempts = ended - started, len(outcomes)
+        if watch is not None:
+            watch(outcome, ended - begun)
         verdict = decide(outcomes, call, elapsed=elapsed, random=random(), now=now())
         match verdict:
             case Done(response):
-                return _result(call, response, attempts=len(outcomes), elapsed=elapsed)
+                budget.succeed(ended)
+                return _result(call, response, attempts=attempts, elapsed=elapsed)
             case GiveUp(problem):
-                hidden = replace(problem, message=call.hide(problem.message))
-                raise hidden.to_error(request_id=call.request_id, attempts=len(outcomes), elapsed=elapsed)
-            case Again(wait, renew):
+                raise _no_result(call, problem, attempts=attempts, elapsed=elapsed)
+            case Again(wait, _, renew):
                 shown = outcome.status if isinstance(outcome, Response) else outcome.kind
-                _log.debug("%s after attempt %d, next in %.2f s (%s)", shown, len(outcomes), wait, call.request_id)
-                if wait > 0:
-                    yield Pause(wait)
+                _log.debug("%s after attempt %d, next in %.2f s (%s)", shown, attempts, wait, call.request_id)
+                # The one renewal of a credential is free: it puts no load on a service that has just answered.
+                if not renew:
+                    yield from _wait(call, verdict, budget, attempts=attempts, started=started, clock=clock, die=random)
 
 
-def decide(
-    outcomes: Sequence[Outcome],
+def _wait(
     call: Call,
+    again: Again,
+    budget: RetryBudget,
     *,
-    elapsed: float,
-    random: float,
-    now: datetime | None = None,
-) -> Done | Again | GiveUp:
-    """What to do after the attempts so far.
+    attempts: int,
+    started: float,
+    clock: Callable[[], float],
+    die: Callable[[], float],
+) -> Generator[Pause, object, None]:
+    """What lies between two attempts: the wait, and the token of the budget, for which a patient call waits as well.
 
-    Args:
-        outcomes: what came of each attempt, at least one, oldest first.
-        call: the call they belong to.
-        elapsed: seconds since the first attempt began.
-        random: a number in [0, 1), for the jitter.
-        now: the time of day, for a ``Retry-After`` that is a date.
+    Raises:
+        ScoringError: there is no token, or will be none before the deadline.
     """
-    last = outcomes[-1]
-    problem = problem_of(last, now)
-    if problem is None:
-        return Done(cast("Response", last))
-    causes = [found.cause for found in map(problem_of, outcomes) if found is not None]
-    remaining = call.timeout - elapsed
-    if problem.cause == "unauthorized":
-        if call.renewable and causes.count("unauthorized") == 1 and remaining > 0:
-            return Again(0.0, renew=True)
-        return GiveUp(_explain(problem, _why_refused(call)))
-    if isinstance(last, Failure) and last.kind == "connect_timeout" and remaining < MIN_ATTEMPT:
-        # It was the caller's deadline that ended the attempt, and who sets one waits for a TimeoutError.
-        return GiveUp(replace(problem, cause="timeout"))
-    retries = len(causes) - 1 - causes[:-1].count("unauthorized")
-    if retries >= call.policy.limit or causes.count(problem.cause) > _retries_allowed(problem.cause, call, outcomes):
-        return GiveUp(problem)
-    return _wait_for_retry(problem, call, retries=retries, remaining=remaining, random=random)
+    paid = not call.patient and budget.take(clock())
+    if not paid and not call.patient:
+        problem = explain(again.problem, BUDGET_SPENT)
+        raise _no_result(call, problem, attempts=attempts, elapsed=clock() - started)
+    if again.wait > 0:
+        yield Pause(again.wait)
+    while not paid and not budget.take(now := clock()):
+        seconds = budget.seconds_until_token(now)
+        # Up to twice as long, so that those who wait do not all come at the same moment.
+        pause = math.inf if seconds is None else max(seconds, BUDGET_PAUSE) * (1 + die())
+        if now - started + pause + MIN_ATTEMPT > call.timeout:
+            problem = explain(again.problem, BUDGET_SPENT)
+            raise _no_result(call, problem, attempts=attempts, elapsed=now - started)
+        yield Pause(pause)
 
 
-def _wait_for_retry(problem: Problem, call: Call, *, retries: int, remaining: float, random: float) -> Again | GiveUp:
-    asked = problem.retry_after
-    if asked is not None and asked > call.policy.retry_after_cap:
-        cap = call.policy.retry_after_cap
-        return GiveUp(_explain(problem, f"It asks to wait {asked:,.4g} s; up to {cap:,.4g} s are waited here."))
-    wait = wait_before_retry(call.policy, retry=retries, asked=asked, remaining=remaining, random=random)
-    if wait is not None:
-        return Again(wait)
-    asks = f"It asks to wait {asked:,.4g} s, but" if asked else "There is no time for a retry:"
-    left = f"{max(remaining, 0.0):.1f} s of the time-out of {call.timeout:g} s are left."
-    return GiveUp(_explain(problem, f"{asks} {left}"))
+def _order(call: Call, remaining: float, *, renew: bool) -> Send:
+    """The next attempt, stamped with its time, so that the service stops working for a caller who has gone."""
+    seconds = min(remaining, call.policy.attempt_timeout or remaining)
+    stamp = {"x-gpu-infer-timeout-ms": str(max(1, math.floor(seconds * 1000)))}
+    request = replace(call.request, headers={**call.request.headers, **stamp})
+    return Send(request, seconds, remaining, renew)
 
 
-def _retries_allowed(cause: Cause, call: Call, outcomes: Sequence[Outcome]) -> float:
-    """How often this cause is worth a retry.
-
-    A request that was turned away or never left did nothing. One whose connection broke may have been carried out: it
-    is repeated only where that does no harm.
-    """
-    if cause == "overloaded":
-        return math.inf
-    if cause == "unreachable":
-        return CONNECT_RETRIES
-    if cause == "broken":
-        ours = any(isinstance(outcome, Response) and is_ours(outcome) for outcome in outcomes)
-        return BROKEN_RETRIES if call.pure or ours else 0
-    return 0
-
-
-def _explain(problem: Problem, sentence: str) -> Problem:
-    return replace(problem, message=joined(problem.message, sentence))
-
-
-def _why_refused(call: Call) -> str:
-    if call.keyless:
-        return "The request carried no key: pass credential=... to the client."
-    if call.renewable:
-        return "The credential was fetched again and is still refused."
-    return "The key may have been regenerated, or the token expired; a callable as credential is asked again by itself."
-
-
-def _stamped(request: Request, remaining: float) -> Request:
-    """The request with the time that is left, so that the service stops working for a caller who has gone."""
-    milliseconds = max(1, math.floor(remaining * 1000))
-    return replace(request, headers={**request.headers, "x-gpu-infer-timeout-ms": str(milliseconds)})
+def _no_result(call: Call, problem: Problem, *, attempts: int, elapsed: float) -> ScoringError:
+    hidden = replace(problem, message=call.hide(problem.message))
+    return hidden.to_error(request_id=call.request_id, attempts=attempts, elapsed=elapsed)
 
 
 def _out_of_time(call: Call, *, attempts: int, elapsed: float) -> ScoringError:

@@ -12,12 +12,13 @@ from email.utils import parsedate_to_datetime
 __all__ = [
     "BACKOFF_BASE",
     "BACKOFF_CAP",
-    "BROKEN_RETRIES",
     "CONNECT_RETRIES",
+    "DEFAULT_BUDGET",
     "DEFAULT_RETRIES",
     "DEFAULT_TIMEOUT",
     "MIN_ATTEMPT",
     "RETRY_AFTER_CAP",
+    "UNANSWERED_RETRIES",
     "RetryPolicy",
     "parse_retry_after",
     "wait_before_retry",
@@ -32,8 +33,13 @@ DEFAULT_RETRIES = 8
 CONNECT_RETRIES = 3
 """Retries of a call that found no connection: enough for a pod that restarts, short enough for a wrong address."""
 
-BROKEN_RETRIES = 2
-"""Retries of a call whose connection broke: a request that kills its worker must not kill every replica."""
+UNANSWERED_RETRIES = 2
+"""Retries of a call that may have been carried out, but had no answer: its connection broke, or the time of an attempt
+was over. A request that kills or blocks its worker must not do so to every replica."""
+
+DEFAULT_BUDGET = 0.3
+"""Retries for each success, beside a reserve (see ``budget.py``): under overload at most three in ten of a client's
+requests more than it has answers."""
 
 BACKOFF_BASE = 0.25
 """Seconds: the longest wait before the first retry. It doubles with each."""
@@ -59,18 +65,34 @@ class RetryPolicy:
         base: seconds, the longest wait before the first retry; doubles with each.
         cap: seconds, the longest wait where the service does not name one.
         retry_after_cap: seconds, the longest wait a service may ask for before its caller gets an error instead.
+        attempt_timeout: seconds for one attempt, ``None`` for all that are left of the call's. An attempt that takes
+            longer is given up and tried again where scoring twice does no harm; one replica that hangs then costs the
+            caller this long and not the whole time-out.
+        idempotent: scoring twice does no harm, so a request is repeated though it may have been carried out: when the
+            connection broke, an attempt's time was over, or a front end answered 408 or 504. Services built by
+            ``gpu_infer`` are known to be so, and need not be declared.
+        budget: retries that each success of the client pays for, 0 or more; ``None`` for no budget. Beside it there are
+            10 at the start, and one more each second.
     """
 
     limit: int = DEFAULT_RETRIES
     base: float = BACKOFF_BASE
     cap: float = BACKOFF_CAP
     retry_after_cap: float = RETRY_AFTER_CAP
+    attempt_timeout: float | None = None
+    idempotent: bool = False
+    budget: float | None = DEFAULT_BUDGET
 
     def __post_init__(self) -> None:
-        for name in ("limit", "base", "cap", "retry_after_cap"):
+        for name in ("limit", "base", "cap", "retry_after_cap", "budget"):
             value = getattr(self, name)
+            if name == "budget" and value is None:
+                continue
             if not (value >= 0 and math.isfinite(value)):
                 raise ValueError(f"RetryPolicy.{name} must be a finite number of at least 0, not {value!r}.")
+        seconds = self.attempt_timeout
+        if seconds is not None and not (seconds > 0 and math.isfinite(seconds)):
+            raise ValueError(f"RetryPolicy.attempt_timeout must be a finite number above 0 or None, not {seconds!r}.")
 
 
 def parse_retry_after(headers: Mapping[str, str], now: datetime | None = None) -> float | None:

@@ -204,7 +204,7 @@ class ScoringClient(BaseClient):
                     self._sleep(order.seconds)
                 else:
                     try:
-                        token = self._vault.get(refused=token if order.renew else None, wait=order.timeout)
+                        token = self._vault.get(refused=token if order.renew else None, wait=order.remaining)
                         event = self._transmit(order, token)
                     except CredentialError as problem:
                         event = credential_failure(problem)

@@ -15,6 +15,7 @@ import threading
 import time
 import traceback
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -435,7 +436,7 @@ def test_a_request_that_kills_workers_does_not_kill_them_all(make, server, steps
     face.score(b"x")
     with pytest.raises(errors.ScoringConnectionError) as caught:
         face.score(b"x")
-    assert caught.value.attempts == 1 + numbers.BROKEN_RETRIES
+    assert caught.value.attempts == 1 + numbers.UNANSWERED_RETRIES
 
 
 def test_a_report_may_always_be_asked_again(make, server, steps):
@@ -472,6 +473,66 @@ def test_a_body_that_drips_ends_at_the_deadline(make, server, steps, packed):
     face.real_time()
     with pytest.raises(errors.ScoringTimeoutError):  # the server would go on for ever
         face.score(b"x", timeout=0.2)
+
+
+def test_an_attempt_that_hangs_is_given_up_and_repeated_where_that_is_safe(make, server, steps):
+    done = threading.Event()
+    hang = steps.wait_for(done, steps.raw(b""))
+    server.plays(hang, steps.answer(200, [1], steps.ours), hang, steps.answer(200, [2]), hang, steps.answer(200, [3]))
+    policy = RetryPolicy(attempt_timeout=0.2, base=0)
+    face, declared = make(retries=policy), make(retries=replace(policy, idempotent=True))
+    face.real_time()
+    declared.real_time()
+    with pytest.raises(errors.ScoringTimeoutError, match=r"within the 0\.2 s that this attempt had") as caught:
+        face.score(b"x")
+    assert caught.value.attempts == 1, "it may have been carried out, and nobody said that this does no harm"
+    assert face.score(b"x") == [1]
+    assert face.score(b"x") == [2], "from here on the service is known to be ours"
+    assert declared.score(b"x") == [3]
+    done.set()
+    assert {int(seen.headers["x-gpu-infer-timeout-ms"]) for seen in server.seen} == {200}
+
+
+def test_a_request_that_hangs_everywhere_is_repeated_a_little(make, server, steps):
+    done = threading.Event()
+    server.default = steps.wait_for(done, steps.raw(b""))
+    face = make(retries=RetryPolicy(attempt_timeout=0.1, base=0, idempotent=True))
+    face.real_time()
+    with pytest.raises(errors.ScoringTimeoutError) as caught:
+        face.score(b"x")
+    done.set()
+    assert caught.value.attempts == 1 + numbers.UNANSWERED_RETRIES
+
+
+def test_a_gateways_time_out_is_repeated_only_where_that_is_safe(make, server, steps):
+    server.plays(steps.answer(504), steps.answer(504), steps.answer(200, [1]))
+    with pytest.raises(errors.ScoringTimeoutError) as caught:
+        make().score(b"x")
+    assert caught.value.attempts == 1
+    assert make(retries=RetryPolicy(idempotent=True)).score(b"x") == [1]
+
+
+def test_what_a_client_may_retry_is_a_share_of_what_it_gets_done(make, server, steps):
+    server.default = steps.answer(503)
+    face = make(retries=RetryPolicy(budget=0.5))
+    face.outside.die = 0.0  # no waits, so no trickle
+    for attempts in (9, 3, 1, 1):
+        with pytest.raises(errors.OverloadedError) as caught:
+            face.score(b"x")
+        assert caught.value.attempts == attempts
+        assert ("retry budget is used up" in str(caught.value)) == (attempts < 9)
+    server.default = steps.answer(200, [1])
+    for _ in range(10):
+        face.score(b"x")
+    server.default = steps.answer(503)
+    with pytest.raises(errors.OverloadedError) as caught:
+        face.score(b"x")
+    assert caught.value.attempts == 6, "ten successes pay for five retries"
+    unlimited = make(retries=RetryPolicy(budget=None, limit=50))
+    unlimited.outside.die = 0.0
+    with pytest.raises(errors.OverloadedError) as caught:
+        unlimited.score(b"x")
+    assert caught.value.attempts == 51
 
 
 # --- credentials ------------------------------------------------------------------------------------------------------

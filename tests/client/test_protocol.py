@@ -21,6 +21,7 @@ from hypothesis.extra import numpy as arrays
 
 from gpu_infer import errors
 from gpu_infer.client.answers import problem_of, read_value, shorten, without_secrets
+from gpu_infer.client.budget import BUDGET_TRICKLE, RetryBudget
 from gpu_infer.client.codecs import (
     MAX_NPY_HEADER,
     decode_json,
@@ -34,20 +35,13 @@ from gpu_infer.client.codecs import (
 from gpu_infer.client.credentials import Token
 from gpu_infer.client.messages import Failure, Pause, Payload, Request, Response, ScoreResponse
 from gpu_infer.client.protocol import (
-    Again,
     Call,
-    Done,
-    GiveUp,
     converse,
-    decide,
     new_request_id,
     report_request,
     score_request,
 )
 from gpu_infer.client.retry import (
-    BROKEN_RETRIES,
-    CONNECT_RETRIES,
-    DEFAULT_RETRIES,
     MIN_ATTEMPT,
     RETRY_AFTER_CAP,
     RetryPolicy,
@@ -76,67 +70,18 @@ REFUSED = Failure("connect", "refused")
 BROKEN = Failure("broken", "broken")
 
 
-# --- what to do next --------------------------------------------------------------------------------------------------
+# --- one call ---------------------------------------------------------------------------------------------------------
 
-
-@pytest.mark.parametrize(
-    ("outcomes", "changes", "expected"),
-    [
-        ([OK], {}, "done"),
-        ([response(299)], {}, "done"),
-        ([response(301)], {}, "other"),
-        ([BUSY], {}, "again"),
-        ([response(429)], {}, "again"),
-        ([response(503, {"x-gpu-infer-error": "overloaded", "x-ms-run-function-failed": "True"})], {}, "again"),
-        ([response(502, {"x-gpu-infer-error": "overloaded"})], {}, "again"),
-        ([response(424, {"ms-azureml-model-error-statuscode": "503"})], {}, "again"),
-        ([response(424, {"ms-azureml-model-error-statuscode": "401"})], {"renewable": True}, "model"),
-        ([response(424)], {}, "model"),
-        ([response(503, {"x-ms-run-function-failed": "True"})], {}, "model"),
-        ([response(503, body=b'{"error": "model_error"}')], {}, "model"),
-        ([response(500)], {}, "other"),
-        ([response(504)], {}, "timeout"),
-        ([BUSY] * (DEFAULT_RETRIES + 1), {}, "overloaded"),
-        ([BUSY], {"policy": RetryPolicy(limit=0)}, "overloaded"),
-        ([BUSY], {"timeout": 0.01}, "overloaded"),
-        ([response(503, {"retry-after": "59"})], {}, "again"),
-        ([response(503, {"retry-after": "61"})], {"timeout": 1000.0}, "overloaded"),
-        ([response(503, {"retry-after": "10"})], {"timeout": 10.0}, "overloaded"),
-        ([REFUSED], {}, "again"),
-        ([REFUSED] * CONNECT_RETRIES, {}, "again"),
-        ([REFUSED] * (CONNECT_RETRIES + 1), {}, "unreachable"),
-        ([REFUSED] * CONNECT_RETRIES + [BUSY], {}, "again"),
-        ([Failure("connect_timeout", "")], {}, "again"),
-        ([Failure("connect_timeout", "")], {"timeout": 0.0}, "timeout"),
-        ([BROKEN], {}, "broken"),
-        ([BROKEN], {"pure": True}, "again"),
-        ([response(503, OURS), BROKEN], {}, "again"),
-        ([BROKEN] * (BROKEN_RETRIES + 1), {"pure": True}, "broken"),
-        ([Failure("read_timeout", "")], {"pure": True}, "timeout"),
-        ([Failure("tls", "")], {"pure": True}, "tls"),
-        ([Failure("too_large", "")], {"pure": True}, "other"),
-        ([Failure("credential", "")], {"renewable": True}, "forbidden"),
-        ([response(401)], {}, "unauthorized"),
-        ([response(401)], {"renewable": True}, "renew"),
-        ([response(401)], {"renewable": True, "policy": RetryPolicy(limit=0)}, "renew"),
-        ([BUSY, response(401)], {"renewable": True}, "renew"),
-        ([response(401), response(401)], {"renewable": True}, "unauthorized"),
-        ([response(401), BUSY, response(401)], {"renewable": True}, "unauthorized"),
-        ([response(401), BUSY], {"renewable": True, "policy": RetryPolicy(limit=1)}, "again"),
-        ([response(403)], {"renewable": True}, "forbidden"),
-    ],
+POLICIES = st.builds(
+    RetryPolicy,
+    limit=st.integers(0, 100),
+    base=st.floats(0, 10),
+    cap=st.floats(0, 100),
+    retry_after_cap=st.floats(0, 1e4),
+    attempt_timeout=st.none() | st.floats(0.01, 100),
+    idempotent=st.booleans(),
+    budget=st.none() | st.floats(0, 2),
 )
-def test_the_decision_table(outcomes, changes, expected):
-    verdict = decide(outcomes, replace(CALL, **changes), elapsed=0.0, random=0.0, now=NOW)
-    match verdict:
-        case Done(found):
-            assert (expected, found) == ("done", outcomes[-1])
-        case Again(_, renew):
-            assert expected == ("renew" if renew else "again")
-        case GiveUp(problem):
-            assert expected == problem.cause
-
-
 OUTCOMES = st.one_of(
     st.builds(
         response,
@@ -167,14 +112,28 @@ OUTCOMES = st.one_of(
     st.floats(0, 20),
     st.booleans(),
     st.booleans(),
-    st.integers(0, 20),
+    st.booleans(),
+    POLICIES,
+    st.integers(0, 12),
 )
-def test_whatever_comes_a_call_ends_within_its_deadline_and_its_retries(script, timeout, slow, pure, renewable, limit):
+def test_whatever_comes_a_call_ends_within_its_deadline_and_its_retries(
+    script, timeout, slow, pure, renewable, patient, policy, tokens
+):
     """Any sequence of outcomes ends in a result or a ScoringError; waits and attempts stay within what was allowed."""
-    call = replace(CALL, timeout=timeout, pure=pure, renewable=renewable, policy=RetryPolicy(limit=limit))
+    call = replace(CALL, timeout=timeout, pure=pure, renewable=renewable, patient=patient, policy=policy)
+    budget = RetryBudget(policy.budget, reserve=tokens)
     time, sent, renewals = 0.0, 0, 0
     die = random.Random(0)
-    talk = converse(call, clock=lambda: time, random=die.random, now=lambda: NOW)
+    watched: list[Any] = []
+    expected: list[Any] = []
+    talk = converse(
+        call,
+        clock=lambda: time,
+        random=die.random,
+        now=lambda: NOW,
+        budget=budget,
+        watch=lambda *attempt: watched.append(attempt),
+    )
     todo = iter(script)
     event: Any = None
     ended: Any = None
@@ -191,21 +150,29 @@ def test_whatever_comes_a_call_ends_within_its_deadline_and_its_retries(script, 
                 assert time + order.seconds + MIN_ATTEMPT <= timeout + 1e-6
                 time, event = time + order.seconds, None
             else:
-                assert 0 < order.timeout <= timeout
-                assert int(order.request.headers["x-gpu-infer-timeout-ms"]) >= 1
+                assert 0 < order.timeout <= (policy.attempt_timeout or timeout)
+                assert order.timeout <= order.remaining == timeout - time
+                assert int(order.request.headers["x-gpu-infer-timeout-ms"]) == max(1, int(order.timeout * 1000))
                 sent, renewals = sent + 1, renewals + order.renew
-                time += min(slow, order.timeout)
+                took = min(slow, order.timeout)
                 event = next(todo, BUSY)
+                time += took
+                expected.append((event, pytest.approx(took)))
     assert (ended.request_id, ended.elapsed) == ("abc", time)
     assert isinstance(ended, ScoreResponse) or ended.attempts == sent
-    assert sent <= 1 + limit + renewals
+    assert watched == expected
+    assert sent <= 1 + policy.limit + renewals
+    if policy.budget is not None:
+        assert sent - 1 - renewals <= tokens + BUDGET_TRICKLE * time + 1e-6
     assert renewals <= (1 if renewable else 0)
     assert time <= timeout + 1e-6
 
 
 def test_a_call_whose_credential_took_all_the_time_is_a_time_out():
     clock = iter([0.0, 0.0, 59.9, 60.1, 60.1]).__next__
-    talk = converse(replace(CALL, renewable=True), clock=clock, random=lambda: 0.5, now=lambda: NOW)
+    talk = converse(
+        replace(CALL, renewable=True), clock=clock, random=lambda: 0.5, now=lambda: NOW, budget=RetryBudget(None)
+    )
     next(talk)
     with pytest.raises(errors.ScoringTimeoutError, match="time-out of 60 s") as caught:
         talk.send(response(401))
@@ -270,13 +237,6 @@ def test_dates_are_measured_against_the_services_own_clock(seconds):
 
 # --- waits ------------------------------------------------------------------------------------------------------------
 
-POLICIES = st.builds(
-    RetryPolicy,
-    limit=st.integers(0, 100),
-    base=st.floats(0, 10),
-    cap=st.floats(0, 100),
-    retry_after_cap=st.floats(0, 1e4),
-)
 DICE = st.floats(0, 1, exclude_max=True)
 
 
@@ -302,7 +262,7 @@ def test_jitter_is_full(policy, retry, low, high):
     assert waits[1] <= waits[2]
 
 
-@pytest.mark.parametrize("field", ["limit", "base", "cap", "retry_after_cap"])
+@pytest.mark.parametrize("field", ["limit", "base", "cap", "retry_after_cap", "attempt_timeout", "budget"])
 @pytest.mark.parametrize("value", [-1, math.nan, math.inf])
 def test_a_policy_that_cannot_be_is_refused(field, value):
     with pytest.raises(ValueError, match=f"RetryPolicy.{field} must be a finite number"):
