@@ -475,22 +475,26 @@ def test_a_body_that_drips_ends_at_the_deadline(make, server, steps, packed):
         face.score(b"x", timeout=0.2)
 
 
-def test_an_attempt_that_hangs_is_given_up_and_repeated_where_that_is_safe(make, server, steps):
+@pytest.mark.parametrize("known_by", ["its answers", "the caller's word", "nothing"])
+def test_an_attempt_that_hangs_is_given_up_and_repeated_where_that_is_safe(make, server, steps, known_by):
     done = threading.Event()
     hang = steps.wait_for(done, steps.raw(b""))
-    server.plays(hang, steps.answer(200, [1], steps.ours), hang, steps.answer(200, [2]), hang, steps.answer(200, [3]))
-    policy = RetryPolicy(attempt_timeout=0.2, base=0)
-    face, declared = make(retries=policy), make(retries=replace(policy, idempotent=True))
+    # Long enough for a busy machine to answer in.
+    face = make(retries=RetryPolicy(attempt_timeout=1.0, base=0, idempotent=known_by == "the caller's word"))
     face.real_time()
-    declared.real_time()
-    with pytest.raises(errors.ScoringTimeoutError, match=r"within the 0\.2 s that this attempt had") as caught:
+    if known_by == "its answers":
+        server.plays(steps.answer(200, [0], steps.ours))
         face.score(b"x")
-    assert caught.value.attempts == 1, "it may have been carried out, and nobody said that this does no harm"
-    assert face.score(b"x") == [1]
-    assert face.score(b"x") == [2], "from here on the service is known to be ours"
-    assert declared.score(b"x") == [3]
+    server.plays(hang)
+    if known_by == "nothing":
+        with pytest.raises(errors.ScoringTimeoutError, match=r"within the 1 s that this attempt had") as caught:
+            face.score(b"x")
+        assert caught.value.attempts == 1, "it may have been carried out, and nobody said that this does no harm"
+    else:
+        server.plays(steps.answer(200, [1]))
+        assert face.score(b"x") == [1]
     done.set()
-    assert {int(seen.headers["x-gpu-infer-timeout-ms"]) for seen in server.seen} == {200}
+    assert {seen.headers["x-gpu-infer-timeout-ms"] for seen in server.seen} == {"1000"}
 
 
 def test_a_request_that_hangs_everywhere_is_repeated_a_little(make, server, steps):
