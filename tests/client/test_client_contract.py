@@ -15,7 +15,6 @@ import threading
 import time
 import traceback
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from datetime import timedelta
 from ipaddress import ip_address
 from pathlib import Path
