@@ -2,7 +2,8 @@
 
 ::
 
-    inputs, codecs, arrays   what users hand in -> the bytes of a request
+    inputs, arrays           what users hand in
+    codecs, json_text        -> the bytes of a request
     messages                 what travels between the parts
     protocol, decisions,
     answers, retry, budget   one call, without socket, clock or sleep

@@ -17,7 +17,8 @@ from ..errors import (
     ScoringError,
     ScoringTimeoutError,
 )
-from .codecs import JSON, NPY, decode_json, decode_npy
+from .codecs import JSON, NPY, decode_npy
+from .json_text import decode_json
 from .messages import Codec, Failure, Outcome, Response
 from .retry import parse_retry_after
 

@@ -1,4 +1,4 @@
-"""Arrays, JSON and multipart bodies to bytes and back, for bytes that a stranger sent.
+"""Arrays and multipart bodies to bytes and back, for bytes that a stranger sent.
 
 Nothing here pickles or unpickles. :class:`ValueError` says that something cannot be written or read; the callers turn
 it into the error that names the input or the answer.
@@ -7,11 +7,10 @@ it into the error that names the input or the answer.
 from __future__ import annotations
 
 import ast
-import base64
 import io
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, cast
 
 import numpy as np
@@ -24,11 +23,10 @@ __all__ = [
     "MULTIPART",
     "NPY",
     "NPY_MAGIC",
-    "decode_json",
     "decode_npy",
-    "encode_json",
     "encode_npy",
     "image_type",
+    "memory_of",
     "multipart",
     "npy_dtype",
     "plain_dtype",
@@ -86,7 +84,7 @@ def plain_dtype(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 def encode_npy(array: np.ndarray[Any, Any]) -> bytes:
-    """Write an array as ``.npy``.
+    """Write an array as ``.npy``; one that lies in memory in one piece is copied once, into the body.
 
     Args:
         array: any shape, order and byte order; bfloat16 and its like are widened to float32.
@@ -97,8 +95,29 @@ def encode_npy(array: np.ndarray[Any, Any]) -> bytes:
     array = plain_dtype(array)
     if array.dtype.kind not in _NPY_WRITABLE_KINDS or array.dtype.hasobject:
         raise ValueError(f"an array of dtype {array.dtype} cannot be written without pickling Python objects")
+    if array.dtype.names is not None or array.nbytes == 0:
+        # Names of fields may need another version of the header, and there are no bytes to save.
+        stream = io.BytesIO()
+        np.lib.format.write_array(stream, array, allow_pickle=False)
+        return stream.getvalue()
+    if not (array.flags.c_contiguous or array.flags.f_contiguous):
+        array = np.ascontiguousarray(array)
+    fortran = not array.flags.c_contiguous
+    pieces = (_npy_header(array.dtype, array.shape, fortran=fortran), memory_of(array.T if fortran else array))
+    return b"".join(pieces)
+
+
+def memory_of(array: np.ndarray[Any, Any]) -> memoryview:
+    """The bytes of an array in C order, not copied; of any dtype that holds no objects, and of at least one byte."""
+    return memoryview(cast("Any", array.reshape(-1).view(np.uint8)))
+
+
+@lru_cache(maxsize=64)
+def _npy_header(dtype: np.dtype[Any], shape: tuple[int, ...], *, fortran: bool) -> bytes:
+    """What stands before the elements, made once for each kind of array: NumPy takes longer for it than for a row."""
     stream = io.BytesIO()
-    np.lib.format.write_array(stream, array, allow_pickle=False)
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": fortran, "shape": shape}
+    np.lib.format.write_array_header_1_0(stream, header)
     return stream.getvalue()
 
 
@@ -144,8 +163,14 @@ def _read_npy_header(body: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any],
     raw = body[begin : begin + length]
     if len(raw) != length:
         raise ValueError("it is cut short inside its header")
+    return *_parse_npy_header(raw, "utf-8" if version == 3 else "latin-1"), begin + length
+
+
+@lru_cache(maxsize=64)
+def _parse_npy_header(raw: bytes, encoding: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, order and dtype; a service answers with the same few headers again and again."""
     try:
-        header = ast.literal_eval(raw.decode("utf-8" if version == 3 else "latin-1"))
+        header = ast.literal_eval(raw.decode(encoding))
         shape, fortran = header["shape"], header["fortran_order"]
         dtype = np.lib.format.descr_to_dtype(header["descr"])
         shape = tuple(int(axis) for axis in shape)
@@ -154,67 +179,7 @@ def _read_npy_header(body: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any],
         raise ValueError(f"its header cannot be read: {type(error).__name__}") from error
     if any(axis < 0 for axis in shape):
         raise ValueError(f"its header claims the shape {shape}")
-    return shape, bool(fortran), dtype, begin + length
-
-
-def encode_json(value: Any) -> bytes:
-    """Write JSON: arrays as lists, NumPy scalars as numbers, bytes as ``{"b64": ...}``, NaN as ``null``.
-
-    Raises:
-        ValueError: infinities, complex numbers, or objects that JSON has no form for.
-    """
-    try:
-        try:
-            text = json.dumps(value, default=_json_form, allow_nan=False, separators=(",", ":"))
-        except ValueError:
-            # Only now: looking for NaN in every list would cost those who have none.
-            text = json.dumps(_without_nan(value), default=_json_form, allow_nan=False, separators=(",", ":"))
-    except RecursionError as error:
-        raise ValueError("it contains itself, or is nested too deeply for JSON") from error
-    except TypeError as error:
-        raise ValueError(f"JSON has no form for it: {error}") from error
-    return text.encode()
-
-
-def _json_form(value: Any) -> Any:
-    if isinstance(value, bytes | bytearray | memoryview):
-        return {"b64": base64.b64encode(cast("bytes", value)).decode("ascii")}
-    if isinstance(value, np.generic | np.ndarray):
-        array = plain_dtype(np.asarray(cast("Any", value)))
-        if array.dtype.kind == "f":
-            # longdouble has no Python number of its own: tolist() would hand it back as it is, for ever.
-            return array.astype(np.float64).tolist() if array.dtype.itemsize > 8 else array.tolist()
-        if array.dtype.kind in "biuSU":
-            return array.tolist()
-        raise TypeError(f"arrays of dtype {array.dtype}")
-    raise TypeError(f"objects of type {type(value).__name__}")
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, float | np.floating):
-        number = float(cast("float", value))
-        if math.isinf(number):
-            raise ValueError("infinity is not JSON; send an array as .npy instead")
-        return None if math.isnan(number) else number
-    if isinstance(value, np.ndarray):
-        return _without_nan(_json_form(value))
-    if isinstance(value, Mapping):
-        return {key: _without_nan(inner) for key, inner in cast("Mapping[Any, Any]", value).items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(inner) for inner in cast("Sequence[Any]", value)]
-    return value
-
-
-def decode_json(body: bytes | str) -> Any:
-    """Read JSON; the bare words ``NaN`` and ``Infinity`` of foreign services are read as floats.
-
-    Raises:
-        ValueError: no JSON, or no text.
-    """
-    try:
-        return json.loads(body)
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
+    return shape, bool(fortran), dtype
 
 
 def multipart(parts: Sequence[Payload], boundary: str) -> Payload:

@@ -23,14 +23,13 @@ from .codecs import (
     JSON,
     NPY,
     NPY_MAGIC,
-    decode_json,
     decode_npy,
-    encode_json,
     encode_npy,
     image_type,
     multipart,
     npy_dtype,
 )
+from .json_text import decode_json, encode_json
 from .messages import Codec, Payload
 
 __all__ = ["encode", "encodes_at_once"]
