@@ -16,7 +16,7 @@ from gpu_infer._version import __version__
 
 if TYPE_CHECKING:
     from gpu_infer import errors
-    from gpu_infer.client import AsyncScoringClient, ScoringClient
+    from gpu_infer.client import AsyncScoringClient, ClassScores, ScoringClient
     from gpu_infer.deployment import attach, deploy, plan, services
     from gpu_infer.plans import Plan
     from gpu_infer.service import Service
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AsyncScoringClient",
     "Batching",
+    "ClassScores",
     "Cluster",
     "Leftover",
     "Plan",
@@ -47,6 +48,7 @@ __all__ = [
 _HOMES = {
     "AsyncScoringClient": "client",
     "Batching": "spec",
+    "ClassScores": "client",
     "Cluster": "spec",
     "Leftover": "teardown",
     "Plan": "plans",

@@ -283,12 +283,12 @@ def _environment(folder: Path) -> dict[str, str]:
 
 def _score(
     service: Service, images: Array, on_scored: Callable[[int, int], None] | None
-) -> tuple[list[ScoreResponse], float]:
+) -> tuple[list[ScoreResponse[Any]], float]:
     """Score each digit in a request of its own; returns the answers and the seconds for all."""
     import numpy as np
 
     items = images.reshape(len(images), -1).astype(np.float32) / 255
-    responses: list[ScoreResponse] = []
+    responses: list[ScoreResponse[Any]] = []
     emit(Event(service.name, "score", "start"))
     begun = time.monotonic()
     # score_many() gives results alone; here each answer is wanted with its time, device and batch.
@@ -302,7 +302,7 @@ def _score(
     return responses, seconds
 
 
-def _examples(images: Array, labels: Array, responses: list[ScoreResponse]) -> tuple[Digit, ...]:
+def _examples(images: Array, labels: Array, responses: list[ScoreResponse[Any]]) -> tuple[Digit, ...]:
     """A few different digits to look at: the first ones, and, where the model erred, its worst mistake among them."""
     digits = [
         Digit(pixels.tolist(), int(label), int(response.value.argmax()), float(response.value.max()))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from http import HTTPStatus
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 from gpu_infer.errors import (
     GpuInferError,
@@ -25,6 +25,7 @@ from gpu_infer.targets.base import Deployment, Target
 
 if TYPE_CHECKING:
     from gpu_infer.client import AsyncScoringClient, ScoringClient
+    from gpu_infer.client.results import Readable
 
 __all__ = ["Service"]
 
@@ -92,13 +93,19 @@ class Service:
             )
         return self._async_client
 
-    def score(self, x: Any, *, timeout: float | None = None) -> Any:
+    @overload
+    def score(self, x: Any, *, timeout: float | None = None, result: None = None) -> Any: ...
+    @overload
+    def score(self, x: Any, *, timeout: float | None = None, result: type[Readable]) -> Readable: ...
+    def score(self, x: Any, *, timeout: float | None = None, result: type[Any] | None = None) -> Any:
         """Score one item, or a list of items.
 
         Args:
             x: an image or file by path, ``bytes``, a Pillow image, an array of the model's item shape or one axis more,
                 nested lists of numbers; or a list of items.
             timeout: seconds for all attempts together; the service's own where ``None``.
+            result: what the result is read as, such as ``gpu_infer.ClassScores``, ``np.ndarray`` or ``dict``, see
+                ``docs/client.md``; ``None``: as it comes.
 
         Returns:
             the result for one item, without a batch axis; for a list or an array of items one result per item.
@@ -108,7 +115,7 @@ class Service:
             ServiceNotFoundError: the service has been deleted.
         """
         try:
-            return self.client.score(x, timeout=timeout)
+            return self.client.score(x, timeout=timeout, result=result)
         except ScoringError as error:
             if error.status == HTTPStatus.NOT_FOUND or isinstance(error, ScoringConnectionError):
                 self._look_after(error)

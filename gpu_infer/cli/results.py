@@ -35,7 +35,7 @@ class Answer:
     """What came of one file."""
 
     file: str
-    response: ScoreResponse | None = None
+    response: ScoreResponse[Any] | None = None
     error: str = ""
 
     def to_dict(self) -> dict[str, Any]:

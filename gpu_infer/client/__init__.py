@@ -8,6 +8,7 @@
     protocol, decisions,
     answers, retry, budget   one call, without socket, clock or sleep
     credentials              keys and tokens that do not show themselves
+    results, signature       answers -> the type that the caller wants; what a service tells about itself
     base                     what both clients share
     sync, aio                move the bytes: requests, httpx
     repeated                 one request sent over and over, for measuring
@@ -21,17 +22,35 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .aio import AsyncScoringClient
     from .messages import Codec, ScoreResponse
+    from .results import ClassScore, ClassScores, FromAnswer
     from .retry import RetryPolicy
+    from .signature import Signature, Tensor
     from .sync import ScoringClient
 
-__all__ = ["AsyncScoringClient", "Codec", "RetryPolicy", "ScoreResponse", "ScoringClient"]
+__all__ = [
+    "AsyncScoringClient",
+    "ClassScore",
+    "ClassScores",
+    "Codec",
+    "FromAnswer",
+    "RetryPolicy",
+    "ScoreResponse",
+    "ScoringClient",
+    "Signature",
+    "Tensor",
+]
 
 _WHERE = {
     "AsyncScoringClient": "aio",
+    "ClassScore": "results",
+    "ClassScores": "results",
     "Codec": "messages",
+    "FromAnswer": "results",
     "RetryPolicy": "retry",
     "ScoreResponse": "messages",
     "ScoringClient": "sync",
+    "Signature": "signature",
+    "Tensor": "signature",
 }
 
 

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 from ..errors import Finding, MissingDependencyError, ScoringError
 from .base import (
@@ -30,6 +30,7 @@ from .credentials import AsyncProvider, CredentialError, Provider, TaskVault, To
 from .inputs import encodes_at_once
 from .messages import Codec, Failure, Outcome, Pause, Payload, ScoreResponse, Send
 from .protocol import Conversation, Report
+from .results import Readable, check_result, read_response
 from .retry import DEFAULT_RETRIES, DEFAULT_TIMEOUT, RetryPolicy
 
 if TYPE_CHECKING:
@@ -72,17 +73,33 @@ class AsyncScoringClient(BaseClient):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
-    async def score(self, x: Any, *, timeout: float | None = None) -> Any:
+    @overload
+    async def score(self, x: Any, *, timeout: float | None = None, result: None = None) -> Any: ...
+    @overload
+    async def score(self, x: Any, *, timeout: float | None = None, result: type[Readable]) -> Readable: ...
+    async def score(self, x: Any, *, timeout: float | None = None, result: type[Any] | None = None) -> Any:
         """Score one item, or a list of items in one request; see :meth:`ScoringClient.score`.
 
         Files are read and images encoded in a thread.
         """
-        return (await self.score_response(x, timeout=timeout)).value
+        response: ScoreResponse[Any] = await self.score_response(x, timeout=timeout, result=result)
+        return response.value
 
-    async def score_response(self, x: Any, *, timeout: float | None = None) -> ScoreResponse:
+    @overload
+    async def score_response(
+        self, x: Any, *, timeout: float | None = None, result: None = None
+    ) -> ScoreResponse[Any]: ...
+    @overload
+    async def score_response(
+        self, x: Any, *, timeout: float | None = None, result: type[Readable]
+    ) -> ScoreResponse[Readable]: ...
+    async def score_response(
+        self, x: Any, *, timeout: float | None = None, result: type[Any] | None = None
+    ) -> ScoreResponse[Any]:
         """Score as :meth:`score` does, and return the result with device, batch size, waiting time and request id."""
+        check_result(result)
         payload = await self._encode_aside(x, one=False)
-        return await self._run(self._score_conversation(payload, timeout))
+        return read_response(await self._run(self._score_conversation(payload, timeout)), result, self._signature)
 
     def score_many(
         self,
@@ -145,7 +162,7 @@ class AsyncScoringClient(BaseClient):
     async def _report(self, report: Report, timeout: float | None) -> dict[str, Any]:
         return report_of(await self._run(self._report_conversation(report, timeout)))
 
-    async def _run(self, conversation: Conversation) -> ScoreResponse:
+    async def _run(self, conversation: Conversation) -> ScoreResponse[Any]:
         """Carry out what the protocol orders, until it returns or raises."""
         http = self._bind()
         token: Token | None = None

@@ -33,6 +33,7 @@ from .protocol import (
     score_request,
 )
 from .retry import DEFAULT_RETRIES, DEFAULT_TIMEOUT, RetryPolicy
+from .signature import Signature
 
 __all__ = [
     "CONNECT_TIMEOUT",
@@ -128,6 +129,7 @@ class BaseClient:
         self._timing = Timing()
         self._max_answer = MAX_ANSWER_BYTES
         self._is_ours = False
+        self._signature: Signature | None = None
 
     @property
     def uri(self) -> str:
@@ -308,7 +310,7 @@ def ca_file() -> str | None:
     return None
 
 
-def report_of(response: ScoreResponse) -> dict[str, Any]:
+def report_of(response: ScoreResponse[Any]) -> dict[str, Any]:
     """The report in an answer.
 
     Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Generic, Literal, TypeAlias, TypeVar
 
 __all__ = ["Codec", "Failure", "Outcome", "Pause", "Payload", "Request", "Response", "ScoreResponse", "Send"]
 
@@ -106,8 +106,12 @@ class Pause:
     seconds: float
 
 
+Value_co = TypeVar("Value_co", covariant=True)
+"""What a result is read as."""
+
+
 @dataclass(frozen=True, slots=True)
-class ScoreResponse:
+class ScoreResponse(Generic[Value_co]):
     """A result with what the service said about it.
 
     Attributes:
@@ -119,7 +123,7 @@ class ScoreResponse:
         elapsed: seconds from the call to the result, retries included.
     """
 
-    value: Any
+    value: Value_co
     device: str | None
     batch: int | None
     queue_ms: float | None

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Generator
 from dataclasses import replace
 from datetime import datetime
-from typing import Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, cast
 from urllib.parse import urlsplit, urlunsplit
 
 from ..errors import ScoringError, ScoringTimeoutError
@@ -56,7 +56,7 @@ BUDGET_SPENT = (
 )
 
 
-Conversation: TypeAlias = Generator[Send | Pause, Outcome | None, ScoreResponse]
+Conversation: TypeAlias = Generator[Send | Pause, Outcome | None, ScoreResponse[Any]]
 
 
 def check_uri(uri: str) -> str:
@@ -214,7 +214,7 @@ def _out_of_time(call: Call, *, attempts: int, elapsed: float) -> ScoringError:
     )
 
 
-def _result(call: Call, response: Response, *, attempts: int, elapsed: float) -> ScoreResponse:
+def _result(call: Call, response: Response, *, attempts: int, elapsed: float) -> ScoreResponse[Any]:
     headers = response.headers
     value, trouble = None, ""
     try:

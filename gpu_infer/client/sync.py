@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from http.cookiejar import DefaultCookiePolicy
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, overload
 from urllib.parse import urlsplit
 
 import requests
@@ -38,6 +38,7 @@ from .credentials import CredentialError, Provider, ThreadVault, Token
 from .messages import Codec, Failure, Outcome, Pause, ScoreResponse, Send
 from .protocol import Conversation, Report, new_request_id, score_request
 from .repeated import Repeated
+from .results import Readable, check_result, read_response
 from .retry import DEFAULT_RETRIES, DEFAULT_TIMEOUT, RetryPolicy
 
 __all__ = ["ScoringClient"]
@@ -82,7 +83,11 @@ class ScoringClient(BaseClient):
         # Named so, requests takes no proxy of the environment for this address.
         self._proxies = {"no_proxy": urlsplit(self._uri).hostname or ""} if self._is_local() else {}
 
-    def score(self, x: Any, *, timeout: float | None = None) -> Any:
+    @overload
+    def score(self, x: Any, *, timeout: float | None = None, result: None = None) -> Any: ...
+    @overload
+    def score(self, x: Any, *, timeout: float | None = None, result: type[Readable]) -> Readable: ...
+    def score(self, x: Any, *, timeout: float | None = None, result: type[Any] | None = None) -> Any:
         """Score one item, or a list of items in one request.
 
         Args:
@@ -90,6 +95,8 @@ class ScoringClient(BaseClient):
                 ``__array__`` of any shape and dtype that NumPy saves without pickle, nested lists of numbers (one
                 array), a ``dict`` (sent as JSON as it is), or a list of items: bytes, paths, files, images and arrays.
             timeout: seconds for this call, instead of the client's.
+            result: what the result is read as: ``ClassScores``, ``np.ndarray``, ``dict``, ``list``, ``float``, ``int``,
+                ``str``, or a class with a classmethod ``from_answer``, see :class:`FromAnswer`; ``None``: as it comes.
 
         Returns:
             for one item its result, without a batch axis; for a list of items, or an array with one axis more than the
@@ -103,14 +110,25 @@ class ScoringClient(BaseClient):
             ScoringTimeoutError: no result in time.
             AuthenticationError: the key or token was refused.
             ScoringConnectionError: the service could not be reached, or the connection broke.
-            ScoringError: anything else that is no result.
+            ScoringError: anything else that is no result, or none that can be read as ``result``.
+            TypeError: a ``result`` that nothing can be read as.
         """
-        return self.score_response(x, timeout=timeout).value
+        response: ScoreResponse[Any] = self.score_response(x, timeout=timeout, result=result)
+        return response.value
 
-    def score_response(self, x: Any, *, timeout: float | None = None) -> ScoreResponse:
+    @overload
+    def score_response(self, x: Any, *, timeout: float | None = None, result: None = None) -> ScoreResponse[Any]: ...
+    @overload
+    def score_response(
+        self, x: Any, *, timeout: float | None = None, result: type[Readable]
+    ) -> ScoreResponse[Readable]: ...
+    def score_response(
+        self, x: Any, *, timeout: float | None = None, result: type[Any] | None = None
+    ) -> ScoreResponse[Any]:
         """Score as :meth:`score` does, and return the result with device, batch size, waiting time and request id."""
+        check_result(result)
         payload = self._encode(x, one=False)
-        return self._run(self._score_conversation(payload, timeout))
+        return read_response(self._run(self._score_conversation(payload, timeout)), result, self._signature)
 
     def score_many(
         self,
@@ -191,7 +209,7 @@ class ScoringClient(BaseClient):
     def _report(self, report: Report, timeout: float | None) -> dict[str, Any]:
         return report_of(self._run(self._report_conversation(report, timeout)))
 
-    def _run(self, conversation: Conversation, abandoned: threading.Event | None = None) -> ScoreResponse:
+    def _run(self, conversation: Conversation, abandoned: threading.Event | None = None) -> ScoreResponse[Any]:
         """Carry out what the protocol orders, until it returns or raises."""
         token: Token | None = None
         try:
