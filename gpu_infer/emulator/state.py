@@ -17,7 +17,7 @@ from .operations import Operations, Transition
 from .services.models import Services
 
 if TYPE_CHECKING:
-    from .services.rollout import Rollout
+    from .scoring.rollout import Rollout
 
 __all__ = ["ACCOUNT", "CONTAINER", "Settings", "State", "real_hosts"]
 

@@ -8,16 +8,22 @@ from typing import Any
 
 from ..operations import Operation, Outcome, Transition
 from ..patches import apply
+from ..scoring.rollout import Layout, Rollout
 from ..state import State
 from ..wire import Refusal, items, mapping
-from .layout import Layout, plan
-from .models import Service, complete, end, kubernetes_error, new_key
-from .rollout import Rollout
+from .layout import plan
+from .models import Service, complete, end, kubernetes_error, new_key, replicas
 
 __all__ = ["changed", "create", "delete", "open_doors", "update"]
 
 _CONTAINER = "environmentImageRequest"
 """What a container is made of."""
+
+_CRASHED = (
+    "Your container application crashed. This may be caused by errors in your scoring file's init() function.\n"
+    "Please check the logs for your container instance: {name}. From the AML SDK, you can run "
+    "print(service.get_logs()) if you have service object to fetch the logs."
+)
 
 
 def create(state: State, body: Mapping[str, Any], failing: Outcome) -> Operation:
@@ -98,7 +104,15 @@ def _roll_out(
 def _start(state: State, service: Service, spec: Mapping[str, Any], layout: Layout) -> Rollout:
     settings = state.settings
     folder = settings.folder / "services" / f"{service.name}-{len(state.rollouts)}"
-    rollout = Rollout(service.name, spec, layout, folder, processes=settings.processes_per_service, report=state.report)
+    rollout = Rollout(
+        service.name,
+        layout,
+        folder,
+        replicas=replicas(spec),
+        container=spec.get(_CONTAINER),
+        processes=settings.processes_per_service,
+        report=state.report,
+    )
     state.rollouts.append(rollout)
     rollout.start()
     return rollout
@@ -109,8 +123,8 @@ def _finish(service: Service, failing: Outcome, obstacle: str | None) -> Callabl
         error = failing
         if error is None and obstacle is not None:
             error = kubernetes_error("Unschedulable", obstacle)
-        if error is None and service.coming:
-            error = service.coming.outcome()
+        if error is None and service.coming and not service.coming.is_healthy():
+            error = kubernetes_error("CrashLoopBackOff", _CRASHED.format(name=service.name))
         if error is None:
             _succeed(service)
         else:
@@ -147,8 +161,16 @@ def _fail(service: Service, error: Mapping[str, Any]) -> None:
 
 def open_doors(service: Service) -> None:
     """Let callers in on the terms that hold now."""
-    if service.running:
-        service.running.open(service.spec, service.keys, service.tokens)
+    spec = service.spec
+    front = service.running.open(replicas(spec)) if service.running else None
+    if front is None:
+        return
+    front.keys = service.keys
+    front.tokens = dict(service.tokens)
+    front.auth = "key" if spec["authEnabled"] else "token" if spec["aadAuthEnabled"] else "none"
+    front.max_concurrent = int(spec["maxConcurrentRequestsPerContainer"])
+    front.max_wait_ms = float(spec["maxQueueWaitMs"])
+    front.scoring_timeout_ms = float(spec["scoringTimeoutMs"])
 
 
 def delete(state: State, service: Service, failing: Outcome) -> Operation | None:

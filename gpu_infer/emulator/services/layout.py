@@ -2,48 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
-import tarfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..artifacts.models import Artifacts
 from ..artifacts.routes import blob_name
 from ..models.models import Models
+from ..scoring.rollout import Layout
 from ..wire import Refusal, items, mapping
 
-__all__ = ["Layout", "plan"]
+__all__ = ["plan"]
 
 _ARTIFACT = "aml://artifact/"
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """What goes where: everything is settled here but the copying itself.
-
-    Attributes:
-        entry_script: relative to ``app/``; empty where the deployment names none.
-        environment: variables of the container.
-        files: from where to where, and whether to unpack.
-    """
-
-    entry_script: str
-    environment: dict[str, str]
-    files: tuple[tuple[Path, str, bool], ...]
-
-    def copy(self, folder: Path) -> None:
-        """Lay the files out below a folder: the source in ``app/``, models in ``azureml-models/NAME/VERSION/``."""
-        (folder / "app").mkdir(parents=True)
-        for source, target, unpack in self.files:
-            place = folder / target
-            if unpack:
-                with tarfile.open(source) as archive:
-                    archive.extractall(place, filter="data")
-            else:
-                place.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(source, place)
 
 
 def plan(request: Mapping[str, Any], artifacts: Artifacts, models: Models) -> Layout:

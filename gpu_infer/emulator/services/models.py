@@ -16,7 +16,7 @@ from ..operations import Operation
 from ..wire import Refusal, items, mapping
 
 if TYPE_CHECKING:
-    from .rollout import Rollout
+    from ..scoring.rollout import Rollout
 
 __all__ = ["Service", "Services", "complete", "kubernetes_error", "pods"]
 

@@ -2,20 +2,48 @@
 
 from __future__ import annotations
 
+import shutil
+import tarfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..operations import Outcome, Pending
-from .layout import Layout
-from .models import kubernetes_error, replicas
+from ..operations import Pending
 
 if TYPE_CHECKING:
-    from ..scoring.front import Front
-    from ..scoring.replicas import Replicas
+    from .front import Front
+    from .replicas import Replicas
 
-__all__ = ["Rollout"]
+__all__ = ["Layout", "Rollout"]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What goes where: everything is settled here but the copying itself.
+
+    Attributes:
+        entry_script: relative to ``app/``; empty where the deployment names none.
+        environment: variables of the container.
+        files: from where to where, and whether to unpack.
+    """
+
+    entry_script: str
+    environment: dict[str, str]
+    files: tuple[tuple[Path, str, bool], ...]
+
+    def copy(self, folder: Path) -> None:
+        """Lay the files out below a folder: the source in ``app/``, models in ``azureml-models/NAME/VERSION/``."""
+        (folder / "app").mkdir(parents=True)
+        for source, target, unpack in self.files:
+            place = folder / target
+            if unpack:
+                with tarfile.open(source) as archive:
+                    archive.extractall(place, filter="data")
+            else:
+                place.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source, place)
 
 
 class Rollout:
@@ -23,9 +51,10 @@ class Rollout:
 
     Args:
         name: of the service.
-        spec: complete.
         layout: its files.
         folder: to lay them out in; new.
+        replicas: how many to begin with.
+        container: what the containers are made of, in the caller's words, for him to compare with later.
         processes: see ``Emulator``.
         report: called with what goes wrong in the thread and is not the user's fault.
     """
@@ -33,10 +62,11 @@ class Rollout:
     def __init__(
         self,
         name: str,
-        spec: Mapping[str, Any],
         layout: Layout,
         folder: Path,
         *,
+        replicas: int,
+        container: Any = None,
         processes: int | None,
         report: Callable[[BaseException], None],
     ) -> None:
@@ -45,12 +75,12 @@ class Rollout:
         self._folder = folder
         self._processes = processes
         self._report = report
-        self._count = replicas(spec)
+        self._count = replicas
+        self.container: Any = container
         self._replicas: Replicas | None = None
         self._problem = ""
         self._lock = threading.Lock()
         self._ended = False
-        self.container: Any | None = spec.get("environmentImageRequest")
         self.front: Front | None = None
         self._thread = threading.Thread(target=self._bring_up, name=f"rollout-{name}", daemon=True)
         self._ending = threading.Thread(target=self._take_down, name=f"end-{name}", daemon=True)
@@ -60,7 +90,7 @@ class Rollout:
         self._thread.start()
 
     def _bring_up(self) -> None:
-        from ..scoring.replicas import Replicas
+        from .replicas import Replicas
 
         try:
             self._layout.copy(self._folder)
@@ -85,48 +115,39 @@ class Rollout:
             self._problem = f"The emulator could not start the service: {error!r}"
             self._report(error)
 
-    def outcome(self) -> Outcome:
-        """How the deployment ended.
+    def is_healthy(self) -> bool:
+        """Whether the containers came up; ``False`` is final.
 
         Raises:
-            Pending: it has not.
+            Pending: they are still starting.
         """
         if not self._problem and (self._thread.is_alive() or self._replicas is None):
             raise Pending
         state = "Crashed" if self._problem or self._replicas is None else self._replicas.state()
         if state == "Starting":
             raise Pending
-        if state == "Healthy":
-            return None
-        return kubernetes_error(
-            "CrashLoopBackOff",
-            "Your container application crashed. This may be caused by errors in your scoring file's init() function.\n"
-            f"Please check the logs for your container instance: {self._name}. From the AML SDK, you can run "
-            "print(service.get_logs()) if you have service object to fetch the logs.",
-        )
+        return state == "Healthy"
 
     def is_unhealthy(self) -> bool:
         """Whether what was healthy is so no more: nothing is ready to answer, or a replica cannot start."""
         return self._replicas is not None and (not self._replicas.ready() or self._replicas.state() == "Crashed")
 
-    def open(self, spec: Mapping[str, Any], keys: tuple[str, str], tokens: Mapping[str, float]) -> None:
-        """Let requests in, or change on which terms."""
-        if self._replicas is None:
-            return
-        from ..scoring.front import Front
+    def open(self, replicas: int) -> Front | None:
+        """The door, for the caller to say who may come in: shut until then. ``None``: nothing was ever started.
 
-        count = replicas(spec)
-        if count != self._count:
-            self._count = count
-            self._replicas.resize(count)
+        Args:
+            replicas: how many there are to be from now on.
+        """
+        if self._replicas is None:
+            return None
+        from .front import Front
+
+        if replicas != self._count:
+            self._count = replicas
+            self._replicas.resize(replicas)
         if self.front is None:
             self.front = Front(self._replicas)
-        self.front.keys = keys
-        self.front.tokens = dict(tokens)
-        self.front.auth = "key" if spec["authEnabled"] else "token" if spec["aadAuthEnabled"] else "none"
-        self.front.max_concurrent = int(spec["maxConcurrentRequestsPerContainer"])
-        self.front.max_wait_ms = float(spec["maxQueueWaitMs"])
-        self.front.scoring_timeout_ms = float(spec["scoringTimeoutMs"])
+        return self.front
 
     def logs(self) -> str:
         """What the containers wrote."""
