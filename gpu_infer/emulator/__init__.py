@@ -7,15 +7,17 @@
     with Emulator() as emulator:
         ws = emulator.workspace()  # an azureml.core.Workspace; everything of azureml-core that AKS needs works on it
 
+``emulator.ml_client()`` is an ``azure.ai.ml.MLClient``, and can score on endpoints of ``emulator.add_endpoint()``.
+
 Three ways lead there; :func:`workspace` takes the first and says how the others go. :class:`Fault` makes any call fail,
 :class:`Transition` makes operations take time, ``emulator.requests`` is the log of all calls.
 """
 
 from __future__ import annotations
 
-from .connect import variables, workspace
+from .connect import ml_client, variables, workspace
 from .emulator import Emulator
 from .faults import Fault, LoggedRequest
 from .operations import Transition
 
-__all__ = ["Emulator", "Fault", "LoggedRequest", "Transition", "variables", "workspace"]
+__all__ = ["Emulator", "Fault", "LoggedRequest", "Transition", "ml_client", "variables", "workspace"]

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
 import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
 
+from .aad import models as aad
 from .faults import Fault, Faults, Log, LoggedRequest, kinds
 from .routing import UNMATCHED, Route, Table
 from .state import State
@@ -148,11 +145,8 @@ def _check_token(request: Request) -> None:
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token:
         raise Refusal(401, "AuthenticationFailed", "The 'Authorization' header with a bearer token is missing.")
-    try:
-        payload = token.split(".")[1]
-        claims: Any = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-        expires = float(claims["exp"])
-    except (IndexError, KeyError, TypeError, ValueError, binascii.Error) as error:
-        raise Refusal(401, "InvalidAuthenticationToken", "The access token is no JWT with an expiry.") from error
+    expires = aad.expiry(token)
+    if expires is None:
+        raise Refusal(401, "InvalidAuthenticationToken", "The access token is no JWT with an expiry.")
     if expires < time.time():
         raise Refusal(401, "ExpiredAuthenticationToken", "The access token expired.")

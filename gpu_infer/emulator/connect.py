@@ -1,4 +1,4 @@
-"""Three ways to a workspace of the emulator; none changes anything in the SDK.
+"""Three ways to a workspace of the emulator, and one for azure-ai-ml; none changes anything in the SDKs.
 
 ``"subclass"``
     A small subclass of the SDK's ``AbstractAuthentication`` says where Azure is. The quickest: nearly all goes over
@@ -18,17 +18,20 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 import urllib.request
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast, get_args
 
 from ..errors import Finding, MissingDependencyError
 
 if TYPE_CHECKING:
+    from azure.core.credentials import AccessToken
     from azureml.core import Workspace
 
-__all__ = ["Mode", "forget", "remember", "variables", "workspace"]
+__all__ = ["Mode", "forget", "ml_client", "remember", "variables", "workspace"]
 
 Mode = Literal["subclass", "environment", "proxy"]
 _HOST = "127.0.0.1"
@@ -93,6 +96,62 @@ def workspace(url: str, *, mode: Mode = "subclass") -> Workspace:
         "Workspace",
         made(info["subscription_id"], info["resource_group"], info["name"], auth=_authentication(info, mode)),
     )
+
+
+def ml_client(url: str) -> Any:
+    """A client of ``azure-ai-ml`` for the emulator at ``url``, from any process of this machine.
+
+    Sets ``REQUESTS_CA_BUNDLE`` and ``NO_PROXY`` as :func:`workspace` does. The emulator answers what
+    ``online_endpoints.get``, ``get_keys`` and ``invoke`` ask, for endpoints of ``Emulator.add_endpoint``.
+
+    Args:
+        url: ``Emulator.url``, or what ``gpu-infer emulator`` printed.
+
+    Returns:
+        an ``azure.ai.ml.MLClient``, the SDK's own.
+
+    Raises:
+        ConnectionError: no emulator answers there.
+        MissingDependencyError: azure-ai-ml is not installed.
+    """
+    info = _info(url)
+    _trust(info)
+    try:
+        sdk: Any = import_module("azure.ai.ml")
+    except ImportError as error:
+        message = "The client needs the package azure-ai-ml, which is not installed."
+        fix = "Run: pip install 'gpu-infer[online]'"
+        raise MissingDependencyError([Finding("error", "missing-extra", message, fix)]) from error
+    with _lock:
+        # Read once, when the client is made: another client of this process may go to Azure, or to another emulator.
+        before = os.environ.get(_ARM)
+        os.environ[_ARM] = info["tls_url"]
+        try:
+            return sdk.MLClient(_Credential(info), info["subscription_id"], info["resource_group"], info["name"])
+        finally:
+            if before is None:
+                del os.environ[_ARM]
+            else:
+                os.environ[_ARM] = before
+
+
+_ARM = "AZUREML_DEV_URL_MFE"
+"""Where azure-ai-ml looks for Azure Resource Manager."""
+
+
+class _Credential:
+    """What azure-ai-ml signs in with: has a token for whatever it is asked for."""
+
+    def __init__(self, info: _Info) -> None:
+        self._info = info
+
+    def get_token(self, *scopes: str, **_: Any) -> AccessToken:
+        from azure.core.credentials import AccessToken
+
+        from .aad.models import LIFETIME
+
+        audience = scopes[0].removesuffix("/.default") if scopes else ""
+        return AccessToken(_token(self._info, audience), int(time.time() + LIFETIME))
 
 
 def variables(url: str, *, mode: Mode = "subclass") -> dict[str, str]:

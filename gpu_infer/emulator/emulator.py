@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from azureml.core import Workspace
 
     from .app import App
+    from .online.models import AuthMode
 
 __all__ = ["Emulator"]
 
@@ -239,6 +240,10 @@ class Emulator:
         """The workspace, as an ``azureml.core.Workspace``; see :func:`gpu_infer.emulator.workspace`."""
         return connect.workspace(self.url)
 
+    def ml_client(self) -> Any:
+        """The workspace, as an ``azure.ai.ml.MLClient``; see :func:`gpu_infer.emulator.ml_client`."""
+        return connect.ml_client(self.url)
+
     def billed(self) -> list[str]:
         """Names of the clusters that exist and were created here, be they failed, half deleted or detached."""
         state = self._running()[1]
@@ -260,3 +265,77 @@ class Emulator:
         with state.lock:
             name = resource_id.rstrip("/").rpartition("/")[2]
             state.clusters.aks[resource_id.lower()] = Aks(name, resource_id, vm_size, nodes, ours=False)
+
+    def add_endpoint(self, name: str, *, auth_mode: AuthMode = "key") -> None:
+        """Let there be an online endpoint, on Kubernetes, without any deployment yet.
+
+        Args:
+            name: of the endpoint.
+            auth_mode: what callers must bring: a ``"key"``, the endpoint's own ``"aml_token"``, or an ``"aad_token"``.
+
+        Raises:
+            ValueError: the name cannot be, or is taken.
+        """
+        from .online.models import Endpoint, check_name
+
+        state = self._running()[1]
+        check_name("an endpoint", name)
+        with state.lock:
+            if name in state.endpoints.all:
+                raise ValueError(f"There is an endpoint {name!r} already. Choose another name.")
+            state.endpoints.all[name] = Endpoint(name, auth_mode)
+
+    def add_deployment(
+        self,
+        endpoint: str,
+        source: Path,
+        *,
+        name: str = "default",
+        entry_script: str = "score.py",
+        model: Path | None = None,
+        environment_variables: Mapping[str, str] | None = None,
+        traffic: int = 100,
+        max_concurrent: int = 1,
+        request_timeout_ms: float = 5_000,
+        timeout: float = 120.0,
+    ) -> None:
+        """Deploy a folder with code to an online endpoint; returns when it answers.
+
+        Args:
+            endpoint: of :meth:`add_endpoint`.
+            source: the folder.
+            name: of the deployment.
+            entry_script: relative to the folder.
+            model: a file or folder, which the script finds below ``AZUREML_MODEL_DIR``.
+            environment_variables: of the container.
+            traffic: percent of the endpoint's requests; the others keep what they have.
+            max_concurrent: requests that it works on at once; others wait for half a second, and get 503 then.
+            request_timeout_ms: after which it answers 504.
+            timeout: seconds in which it must be ready.
+
+        Raises:
+            FileNotFoundError: there is no such folder, script or model.
+            RuntimeError: the script failed; with the end of its log.
+            TimeoutError: it was not ready in time.
+            ValueError: no such endpoint, a name that cannot be or is taken, or traffic beyond 100 percent.
+        """
+        from .online import deploy
+        from .online.models import Deployment, Limits, check_name, layout
+
+        app, state = self._running()
+        check_name("a deployment", name)
+        variables = dict(environment_variables or {})
+        files = layout(source, entry_script=entry_script, model=model, environment=variables)
+        made = Deployment(name, entry_script, variables, Limits(max_concurrent, request_timeout_ms))
+        with state.lock:
+            found = state.endpoints.all.get(endpoint)
+            if found is None:
+                raise ValueError(f"There is no endpoint {endpoint!r}. Call add_endpoint({endpoint!r}) first.")
+            if name in found.deployments:
+                raise ValueError(f"The endpoint {endpoint!r} has a deployment {name!r} already. Choose another name.")
+            if not 0 <= traffic <= 100 - sum(found.traffic.values()):
+                raise ValueError(f"The traffic of all deployments is 0 to 100 percent; {traffic} more are not left.")
+            deploy.begin(state, found, made, files)
+        deploy.wait(state, found, made, timeout=timeout, sleep=app.stopping.wait)
+        with state.lock:
+            found.traffic[name] = traffic

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from .artifacts.models import Artifacts
 from .compute.models import Clusters
 from .models.models import Models
+from .online.models import Endpoints
 from .operations import Operations, Transition
 from .services.models import Services
 
@@ -76,6 +77,7 @@ class State:
     clusters: Clusters
     models: Models
     services: Services
+    endpoints: Endpoints
     report: Callable[[BaseException], None]
     rollouts: list[Rollout] = field(default_factory=list["Rollout"])
     lock: threading.RLock = field(default_factory=threading.RLock)
@@ -92,7 +94,7 @@ class State:
         clusters = Clusters(settings.subscription_id, settings.resource_group, settings.location, settings.quota)
         models = Models()
         services = Services(clusters, models)
-        return cls(settings, Operations(transitions), artifacts, clusters, models, services, report)
+        return cls(settings, Operations(transitions), artifacts, clusters, models, services, Endpoints(), report)
 
 
 def real_hosts(location: str) -> tuple[str, ...]:

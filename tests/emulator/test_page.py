@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -82,3 +83,8 @@ def test_code_that_makes_its_own_workspace(tmp_path: Path):
 def test_faults(tmp_path: Path):
     printed = run(tmp_path, "faults.py")
     assert "('compute.create', None, 'reset_before'), ('compute.create', 201, 'fail_operation')" in printed
+
+
+def test_an_online_endpoint_answers_the_sdk(tmp_path: Path):
+    pytest.importorskip("azure.ai.ml", reason="azure-ai-ml is not installed: make setup")
+    assert json.loads(run(tmp_path, "invoke_it.py")) == {"got": '{"data": [1, 2]}'}

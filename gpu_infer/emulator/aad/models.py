@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
+import binascii
 import hmac
 import json
 import time
 from typing import Any
 
-__all__ = ["LIFETIME", "token"]
+__all__ = ["LIFETIME", "expiry", "token"]
 
 LIFETIME = 3600.0
 """Seconds for which a token holds."""
@@ -38,6 +39,16 @@ def token(key: bytes, *, tenant: str, audience: str, subject: str, lifetime: flo
     }
     signed = f"{_part({'alg': 'HS256', 'typ': 'JWT'})}.{_part(claims)}"
     return f"{signed}.{_text(hmac.digest(key, signed.encode(), 'sha256'))}"
+
+
+def expiry(token: str) -> float | None:
+    """When a token expires, in seconds since the epoch; ``None``: it is no JWT with an expiry."""
+    try:
+        payload = token.split(".")[1]
+        claims: Any = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+        return float(claims["exp"])
+    except (IndexError, KeyError, TypeError, ValueError, binascii.Error):
+        return None
 
 
 def _part(value: Any) -> str:

@@ -13,11 +13,13 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
+from gpu_infer.emulator.aad import models as aad
 from gpu_infer.emulator.scoring.replicas import Answer, NoReplicaError, Replicas
 
 __all__ = ["Auth", "Front"]
 
-Auth = Literal["key", "token", "none"]
+Auth = Literal["key", "token", "aad", "none"]
+"""``token``: one of those that the service has handed out; ``aad``: any of the directory's, which others hand out."""
 
 MAX_BODY = 100 * 1024 * 1024
 """Bytes of a request that azureml-fe takes ("Inference router", Azure Machine Learning documentation)."""
@@ -96,7 +98,10 @@ class Front:
             return "key_auth_bad_header_forbidden" if self.auth == "key" else "Jwt is missing"
         if self.auth == "key":
             return "" if any(_same(secret, key) for key in self.keys) else "key_auth_access_denied"
-        expires = next((until for token, until in list(self.tokens.items()) if _same(secret, token)), None)
+        if self.auth == "aad":
+            expires = aad.expiry(secret)
+        else:
+            expires = next((until for token, until in list(self.tokens.items()) if _same(secret, token)), None)
         if expires is None:
             return "Jwt verification fails"
         return "" if self._clock() < expires else "Jwt is expired"

@@ -1,0 +1,1 @@
+"""Online endpoints of ``azure-ai-ml``: what ``online_endpoints.invoke`` asks for, over running containers."""

@@ -1,0 +1,168 @@
+"""Online endpoints and their deployments: who may call, and which deployment answers."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from ..scoring.rollout import Layout, Rollout
+from ..services.models import new_key
+from ..wire import Refusal
+
+__all__ = ["AuthMode", "Deployment", "Endpoint", "Endpoints", "Limits", "check_name", "layout"]
+
+AuthMode = Literal["key", "aml_token", "aad_token"]
+"""What a caller must bring, in the SDK's words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """``request_settings`` of a deployment, with Azure's defaults.
+
+    Args:
+        max_concurrent: requests that one instance works on at once (``max_concurrent_requests_per_instance``).
+        timeout_ms: how long it may take for one (``request_timeout_ms``).
+    """
+
+    max_concurrent: int = 1
+    timeout_ms: float = 5_000
+
+
+@dataclass(slots=True)
+class Deployment:
+    """What answers for an endpoint.
+
+    Attributes:
+        name: its name.
+        entry_script: relative to its code.
+        environment: variables of the container.
+        limits: of requests.
+        rollout: its processes; ``None``: the emulator runs none.
+        created: when.
+    """
+
+    name: str
+    entry_script: str
+    environment: dict[str, str]
+    limits: Limits
+    rollout: Rollout | None = None
+    created: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+
+@dataclass(slots=True)
+class Endpoint:
+    """An endpoint.
+
+    Attributes:
+        name: its name.
+        auth_mode: what callers must bring.
+        keys: primary and secondary.
+        tokens: access tokens handed out, and when each expires (seconds since the epoch).
+        deployments: by name.
+        traffic: percent of the requests that each deployment gets; those it does not name get none.
+        created: when.
+    """
+
+    name: str
+    auth_mode: AuthMode = "key"
+    keys: tuple[str, str] = field(default_factory=lambda: (new_key(), new_key()))
+    tokens: dict[str, float] = field(default_factory=dict[str, float])
+    deployments: dict[str, Deployment] = field(default_factory=dict[str, Deployment])
+    traffic: dict[str, int] = field(default_factory=dict[str, int])
+    created: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    def choose(self, name: str) -> Deployment:
+        """The deployment for a request: the one it names, else one by lot, as the traffic says.
+
+        Args:
+            name: of the header ``azureml-model-deployment``; may be empty.
+
+        Raises:
+            Refusal: 404, there is none of that name, or none gets any traffic ("Troubleshoot online endpoints", Azure
+                Machine Learning documentation, has the words).
+        """
+        if name:
+            if name not in self.deployments:
+                raise Refusal(404, "NotFound", f"Deployment {name} was not found in endpoint {self.name}")
+            return self.deployments[name]
+        lots = [name for name in self.deployments for _ in range(self.traffic.get(name, 0))]
+        if not lots:
+            raise Refusal(404, "NotFound", f"Endpoint {self.name} has no valid deployment with positive weight")
+        return self.deployments[secrets.choice(lots)]
+
+    def open_doors(self) -> None:
+        """Let callers in on the terms that hold now."""
+        for deployment in self.deployments.values():
+            front = deployment.rollout.open(1) if deployment.rollout else None
+            if front is None:
+                continue
+            front.keys = self.keys
+            front.tokens = dict(self.tokens)
+            front.auth = _DOORS[self.auth_mode]
+            front.max_concurrent = deployment.limits.max_concurrent
+            front.scoring_timeout_ms = deployment.limits.timeout_ms
+
+
+_DOORS: dict[AuthMode, Literal["key", "token", "aad"]] = {"key": "key", "aml_token": "token", "aad_token": "aad"}
+
+
+class Endpoints:
+    """All online endpoints of the workspace."""
+
+    def __init__(self) -> None:
+        self.all: dict[str, Endpoint] = {}
+
+    def find(self, name: str) -> Endpoint:
+        """An endpoint.
+
+        Raises:
+            Refusal: 404, there is none of that name.
+        """
+        endpoint = self.all.get(name)
+        if endpoint is None:
+            raise Refusal(404, "ResourceNotFound", f"Online endpoint {name!r} was not found in the workspace.")
+        return endpoint
+
+
+def check_name(kind: str, name: str) -> None:
+    """Refuse names that the SDK refuses, too.
+
+    Raises:
+        ValueError: not 3 to 32 letters, digits and hyphens, the first a letter.
+    """
+    letters = name.isascii() and name[:1].isalpha() and name.replace("-", "").isalnum()
+    if not (3 <= len(name) <= 32 and letters):
+        raise ValueError(
+            f"{name!r} is no name of {kind}: give 3 to 32 letters, digits and hyphens, the first of them a letter."
+        )
+
+
+def layout(source: Path, *, entry_script: str, model: Path | None, environment: dict[str, str]) -> Layout:
+    """Where the files of a folder of this machine go in the container, and those of a model.
+
+    Args:
+        source: the folder with the code.
+        entry_script: relative to it.
+        model: a file or a folder; comes as the first version of a model of that name.
+        environment: variables of the container.
+
+    Raises:
+        FileNotFoundError: one of them is not there.
+    """
+    if not (source / entry_script).is_file():
+        raise FileNotFoundError(f"There is no entry script {entry_script!r} in {source}: name one with entry_script=.")
+    files = [(path, f"app/{path.relative_to(source).as_posix()}", False) for path in _files(source)]
+    if model is not None:
+        root = f"azureml-models/{model.stem}/1"
+        found = _files(model) if model.is_dir() else [model]
+        if not found or not found[0].exists():
+            raise FileNotFoundError(f"There is no model at {model}: give a file, or a folder with files in it.")
+        files += [(path, f"{root}/{path.relative_to(model.parent).as_posix()}", False) for path in found]
+    return Layout(entry_script, environment, tuple(files))
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.rglob("*")) if path.is_file() and "__pycache__" not in path.parts]
