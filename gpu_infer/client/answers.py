@@ -37,10 +37,12 @@ Cause: TypeAlias = Literal[
     "forbidden",
     "unreachable",
     "broken",
+    "gateway",
     "tls",
     "other",
 ]
-"""``"timeout"`` is a front end's or an attempt's, ``"deadline"`` what a service of ours says of itself."""
+"""Whose fault it was. ``"timeout"`` is that of a front end or of an attempt, ``"deadline"`` one that the container says
+of itself; ``"gateway"`` is a 502: no proper answer from behind the front end, or, on AKS, a script that raised."""
 
 _OURS: Mapping[str, Cause] = {
     "bad_input": "bad_input",
@@ -60,35 +62,46 @@ _BY_STATUS: Mapping[int, Cause] = {
     415: "bad_input",
     422: "bad_input",
     429: "overloaded",
+    502: "gateway",
     503: "overloaded",
     504: "timeout",
 }
+"""What the front ends of AKS, managed and Kubernetes endpoints mean by a status of their own."""
 
 _FROM_CONTAINER: Mapping[str, Cause] = {
     "400": "bad_input",
-    "408": "timeout",
+    "408": "deadline",
     "413": "bad_input",
     "415": "bad_input",
     "422": "bad_input",
     "429": "overloaded",
     "503": "overloaded",
-    "504": "timeout",
+    "504": "deadline",
 }
 """The status inside a 424; any other is the model's fault, 401 included: the container knows nothing of our keys."""
 
 _LOGS = "If it stays so, it may have crashed: service.logs(), or gpu-infer logs, has what it wrote."
 
+_LIMIT = (
+    "The limit of the front end was over: request_timeout_ms of an online deployment (5 s unless set; at most 180 s, "
+    "on Kubernetes 300 s), scoring_timeout_ms on AKS (60 s; at most 300 s)."
+)
+
 _ADVICE: Mapping[int, str] = {
     403: "The key or token is known, but may not score here; a Microsoft Entra identity needs the role action "
     "onlineEndpoints/score/action.",
-    404: "There is nothing at this address. Check that it is the whole scoring URI (ours end in /score) and that the "
-    "service still exists.",
+    404: "There is nothing at this address. Check that it is the whole scoring URI (ours end in /score), that the "
+    "service still exists, and that a deployment of the endpoint gets traffic.",
     405: "This address does not take this kind of request. Is it the scoring URI, and a gpu_infer service?",
     502: "The container behind the front end crashed, or, on AKS, its entry script raised: the front end makes 502 of "
     "500. service.logs(), or gpu-infer logs, says which.",
     413: "Send fewer items per request. A service of ours takes what GPU_INFER_MAX_BODY_MB says, the router of AKS "
     "100 MB at most.",
+    408: _LIMIT,
+    429: "An online endpoint takes so many requests per second, and at once twice max_concurrent_requests_per_instance "
+    "for each instance: send fewer, or add instances.",
     503: _LOGS,
+    504: _LIMIT,
 }
 
 
@@ -212,16 +225,17 @@ def _cause_of(response: Response, details: Mapping[str, Any]) -> Cause:
     """Whose fault it was.
 
     Managed online endpoints wrap whatever the container answers in a 424 and name the inner status in a header. Where
-    the stock server says that the user's function failed, 500 and the front ends' 502 and 503 all mean the model.
+    the stock server says that the user's function failed, 500 and the front ends' 502 and 503 all mean the model, and
+    504 that ``run()`` took longer than the container allows.
     """
     headers, status = response.headers, response.status
     kind = headers.get("x-gpu-infer-error") or details.get("error")
     if status >= 400 and isinstance(kind, str) and kind in _OURS:
         return _OURS[kind]
-    if status in (500, 502, 503) and headers.get("x-ms-run-function-failed", "").strip().lower() == "true":
-        return "model"
+    if status in (500, 502, 503, 504) and headers.get("x-ms-run-function-failed", "").strip().lower() == "true":
+        return "deadline" if status == 504 else "model"
     if status == 424:
-        return _FROM_CONTAINER.get(headers.get("ms-azureml-model-error-statuscode", ""), "model")
+        return _FROM_CONTAINER.get(headers.get("ms-azureml-model-error-statuscode", "").strip(), "model")
     return _BY_STATUS.get(status, "other")
 
 

@@ -1,6 +1,7 @@
 """What to do after an attempt: take the answer, try again after a while, or give up. No socket, clock or sleep.
 
-The table of all cases is in ``docs/client.md``, and ``tests/client/test_decisions.py`` goes through it line by line.
+The table of all cases is in ``docs/client.md``; ``tests/client/test_decisions.py`` reads it and goes through it line by
+line.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class GiveUp:
     problem: Problem
 
 
-_UNANSWERED: tuple[Cause, ...] = ("broken", "timeout", "deadline")
+_UNANSWERED: tuple[Cause, ...] = ("broken", "gateway", "timeout", "deadline")
 """The request may have been carried out."""
 
 
@@ -143,14 +144,19 @@ def _retries_allowed(cause: Cause, call: Call, outcomes: Sequence[Outcome]) -> f
         return math.inf
     if cause == "unreachable":
         return CONNECT_RETRIES
-    if cause == "deadline" and call.policy.attempt_timeout is None:
-        # The service stopped at its own limit, which the next attempt would run into as well. With a limit for each
-        # attempt it was most likely that one: the request carries it, and the service answers a moment before it ends.
+    if cause not in _UNANSWERED:
         return 0
-    if cause in _UNANSWERED:
-        ours = any(isinstance(outcome, Response) and is_ours(outcome) for outcome in outcomes)
-        return UNANSWERED_RETRIES if call.pure or call.policy.idempotent or ours else 0
-    return 0
+    ours = call.pure or any(isinstance(outcome, Response) and is_ours(outcome) for outcome in outcomes)
+    if cause == "deadline":
+        # The container stopped at its own limit, which the next attempt would run into as well. With a limit for each
+        # attempt it was most likely that one: the request carries it, and a service of ours answers before it ends.
+        safe = ours and call.policy.attempt_timeout is not None
+    elif cause == "gateway":
+        # Where the script raises, AKS and Kubernetes answer 502 as well. A service of ours says so in a header.
+        safe = ours
+    else:
+        safe = ours or call.policy.idempotent
+    return UNANSWERED_RETRIES if safe else 0
 
 
 def _why_refused(call: Call) -> str:

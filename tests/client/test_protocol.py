@@ -215,9 +215,24 @@ def test_a_date_needs_a_clock():
     assert parse_retry_after({"retry-after": "Mon, 23 Nov 2026 12:00:30 GMT"}) is None
 
 
-@given(st.text(max_size=60), st.text(max_size=40), st.text(max_size=20))
-def test_no_header_breaks_the_parser(retry_after, date, milliseconds):
-    found = parse_retry_after({"retry-after": retry_after, "date": date, "retry-after-ms": milliseconds}, NOW)
+NEARLY_RETRY_AFTER = st.one_of(
+    st.text(max_size=60),
+    st.text("0123456789.eE+-:, GMTMonNov", max_size=40),
+    st.from_regex(
+        r"(Mon|Tue), [0-9]{1,3} (Nov|Feb|Xyz) -?[0-9]{1,6} [0-9]{2}:[0-9]{2}(:[0-9]{2})? ?(GMT|[+-][0-9]{4,9})?"
+    ),
+    st.sampled_from(["9" * 400, "0x10", "1_000", "\u0663", "\uff11", "1e308", "-0", "Infinity", "\x00", "1 2"]),
+)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["retry-after", "date", "retry-after-ms", "x-ms-retry-after-ms"]), NEARLY_RETRY_AFTER
+    ),
+    st.none() | st.just(NOW),
+)
+def test_no_header_breaks_the_parser(headers, now):
+    found = parse_retry_after(headers, now)
     assert found is None or (found >= 0 and math.isfinite(found))
 
 
@@ -225,6 +240,21 @@ def test_no_header_breaks_the_parser(retry_after, date, milliseconds):
 def test_seconds_are_read_as_they_are_written(seconds):
     text = f"{seconds:.6f}"
     assert parse_retry_after({"retry-after": text}) == float(text)
+
+
+@given(st.integers(0, 10**12), st.sampled_from(["retry-after-ms", "x-ms-retry-after-ms"]))
+def test_milliseconds_are_read_as_they_are_written(milliseconds, name):
+    assert parse_retry_after({name: str(milliseconds), "retry-after": "5"}) == milliseconds / 1000
+
+
+@given(
+    st.integers(0, 10**9),
+    st.sampled_from(["%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %e %H:%M:%S %Y"]),
+)
+def test_dates_are_read_in_all_three_forms_of_http(seconds, form):
+    """RFC 9110, 5.6.7: the form of today, that of RFC 850, whose year has two digits, and that of asctime()."""
+    until = NOW + timedelta(seconds=seconds)
+    assert parse_retry_after({"retry-after": until.strftime(form)}, NOW) == seconds
 
 
 @given(st.integers(-(10**6), 10**6))
