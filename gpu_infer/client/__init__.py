@@ -2,7 +2,7 @@
 
 ::
 
-    inputs, arrays           what users hand in
+    inputs, arrays, pictures what users hand in, and how large it may be: limits
     codecs, json_text        -> the bytes of a request
     messages                 what travels between the parts
     protocol, decisions,

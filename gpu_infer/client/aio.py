@@ -50,6 +50,8 @@ class AsyncScoringClient(BaseClient):
         timeout: seconds for a call, all its retries and their waits included.
         retries: how often a call that was turned away is tried again at most; a :class:`RetryPolicy` for more.
         codec: as for :class:`ScoringClient`.
+        max_side: the same, in pixels; pictures are scaled in a thread.
+        max_body: the same, in bytes.
 
     Raises:
         MissingDependencyError: httpx is not installed.
@@ -64,10 +66,14 @@ class AsyncScoringClient(BaseClient):
         timeout: float = DEFAULT_TIMEOUT,
         retries: int | RetryPolicy = DEFAULT_RETRIES,
         codec: Codec | None = None,
+        max_side: int | None = None,
+        max_body: int | None = None,
     ) -> None:
         self._httpx = _import_httpx()
         self._vault = TaskVault(credential)
-        super().__init__(uri, self._vault, timeout=timeout, retries=retries, codec=codec)
+        super().__init__(
+            uri, self._vault, timeout=timeout, retries=retries, codec=codec, max_side=max_side, max_body=max_body
+        )
         self._sleep: Callable[[float], Awaitable[object]] = asyncio.sleep
         self._http: httpx.AsyncClient | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -155,7 +161,7 @@ class AsyncScoringClient(BaseClient):
         await self.close()
 
     async def _encode_aside(self, x: Any, *, one: bool) -> Payload:
-        if encodes_at_once(x):
+        if self._max_side is None and encodes_at_once(x):
             return self._encode(x, one=one)
         return await asyncio.to_thread(self._encode, x, one=one)
 

@@ -20,7 +20,9 @@ from .arrays import array_of, is_array_like
 from .budget import RetryBudget
 from .credentials import CredentialError, TaskVault, ThreadVault
 from .inputs import encode
+from .limits import check_max_body, known_limit, refuse_too_large
 from .messages import Codec, Failure, Outcome, Payload, Request, Response, ScoreResponse
+from .pictures import check_max_side
 from .protocol import (
     Call,
     Conversation,
@@ -117,6 +119,8 @@ class BaseClient:
         timeout: float = DEFAULT_TIMEOUT,
         retries: int | RetryPolicy = DEFAULT_RETRIES,
         codec: Codec | None = None,
+        max_side: int | None = None,
+        max_body: int | None = None,
     ) -> None:
         if codec is not None and codec not in get_args(Codec):
             raise ValueError(f"codec must be one of {', '.join(get_args(Codec))} or None, not {codec!r}.")
@@ -126,6 +130,9 @@ class BaseClient:
         self._policy = retries if isinstance(retries, RetryPolicy) else RetryPolicy(limit=retries)
         self._budget = RetryBudget(self._policy.budget)
         self._codec: Codec | None = codec
+        self._max_side = check_max_side(max_side)
+        self._max_body = check_max_body(max_body)
+        self._known_limit = known_limit(self._uri)
         self._timing = Timing()
         self._max_answer = MAX_ANSWER_BYTES
         self._is_ours = False
@@ -147,10 +154,13 @@ class BaseClient:
 
     def __reduce__(self) -> tuple[Any, ...]:
         options = {"timeout": self._timeout, "retries": self._policy, "codec": self._codec}
+        options |= {"max_side": self._max_side, "max_body": self._max_body}
         return (_rebuild, (type(self), self._uri, self._base_vault.portable(), options))
 
     def _encode(self, x: object, *, one: bool) -> Payload:
-        return encode(x, self._codec, one=one)
+        payload = encode(x, self._codec, one=one, max_side=self._max_side)
+        refuse_too_large(len(payload.body), limit=self._max_body, known=self._known_limit)
+        return payload
 
     def _score_conversation(
         self, payload: Payload, timeout: float | None, *, patient: bool = False, watch: Watch | None = None

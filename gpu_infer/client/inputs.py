@@ -31,6 +31,7 @@ from .codecs import (
 )
 from .json_text import decode_json, encode_json
 from .messages import Codec, Payload
+from .pictures import scaled_file, scaled_picture
 
 __all__ = ["encode", "encodes_at_once"]
 
@@ -67,27 +68,38 @@ class Document:
     text: bytes = field(repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How things are to be sent: see :func:`encode`."""
+
+    codec: Codec | None
+    max_side: int | None
+
+
 Item: TypeAlias = "Blob | Document | np.ndarray[Any, Any]"
 
 
-def encode(x: Any, codec: Codec | None = None, *, one: bool = False) -> Payload:
+def encode(x: Any, codec: Codec | None = None, *, one: bool = False, max_side: int | None = None) -> Payload:
     """Encode the input of one request.
 
     Args:
         x: what :meth:`ScoringClient.score` takes.
         codec: ``None`` chooses by the type of ``x``; the others force one form.
         one: ``x`` is one item, whatever its rank; a list of items is an error then.
+        max_side: pixels to which the longer side of a larger picture is scaled down, ``None`` to send all as they are.
 
     Raises:
         BadInputError: nothing that can be sent; says why and what can.
+        MissingDependencyError: a picture is to be scaled, and Pillow is not installed.
     """
-    items = _items_of(x, codec)
+    form = Form(codec, max_side)
+    items = _items_of(x, form)
     if items is None:
-        item = _item_of(x, codec)
+        item = _item_of(x, form)
         listed = bytes_of_array(item) if isinstance(item, np.ndarray) else None
         if listed is None:
             return _encode_one(item, codec, one=one)
-        blobs: list[Item] = [_blob(data, codec) for data in listed]
+        blobs: list[Item] = [_blob(data, form) for data in listed]
         if cast("np.ndarray[Any, Any]", item).ndim == 0:
             return _encode_one(blobs[0], codec, one=one)
         items = blobs
@@ -103,7 +115,7 @@ def encodes_at_once(x: object) -> bool:
     return isinstance(x, bytes | bytearray | memoryview | np.ndarray | np.generic | int | float | complex)
 
 
-def _items_of(x: Any, codec: Codec | None) -> list[Item] | None:
+def _items_of(x: Any, form: Form) -> list[Item] | None:
     """The items of a list of items; ``None`` when ``x`` is one item, nested lists of numbers included."""
     if isinstance(x, range):
         x = list(x)
@@ -118,7 +130,7 @@ def _items_of(x: Any, codec: Codec | None) -> list[Item] | None:
         return None
     if numbers:
         _refuse_mixture(elements)
-    return [_listed_item(element, index, codec) for index, element in enumerate(elements)]
+    return [_listed_item(element, index, form) for index, element in enumerate(elements)]
 
 
 def _refuse_mixture(elements: Sequence[Any]) -> NoReturn:
@@ -131,11 +143,11 @@ def _refuse_mixture(elements: Sequence[Any]) -> NoReturn:
     )
 
 
-def _listed_item(element: Any, index: int, codec: Codec | None) -> Item:
+def _listed_item(element: Any, index: int, form: Form) -> Item:
     if isinstance(element, Mapping):
         bad_input('a dict cannot stand in a list of items; send JSON as one dict: {"data": [...]}', item=index)
     try:
-        found = _item_of(element, codec)
+        found = _item_of(element, form)
     except BadInputError as error:
         if error.item is None:
             bad_input(str(error), item=index, cause=error.__cause__)
@@ -144,21 +156,21 @@ def _listed_item(element: Any, index: int, codec: Codec | None) -> Item:
         bad_input("a .json file is a whole request and cannot stand in a list of items", item=index)
     if isinstance(found, np.ndarray) and found.dtype.kind in "SUO":
         if found.ndim == 0 and found.dtype.kind != "U":
-            return _blob(bytes(found.item()), codec)
+            return _blob(bytes(found.item()), form)
         bad_input("an array of text or bytes cannot stand in a list of items; pass it alone", item=index)
     return found
 
 
-def _item_of(x: Any, codec: Codec | None) -> Item:
+def _item_of(x: Any, form: Form) -> Item:
     for matches, read in _READERS:
         if matches(x):
-            return read(x, codec)
+            return read(x, form)
     if hasattr(x, "__next__") or hasattr(x, "__anext__"):
         return bad_input("score() takes one request; score_many() goes through an iterator")
     return bad_input(f"{type(x).__name__} cannot be sent; score() takes {ACCEPTED}")
 
 
-def _blob(data: bytes, codec: Codec | None) -> Blob:
+def _blob(data: bytes, form: Form) -> Blob:
     """Bytes with the type that their first bytes show.
 
     Raises:
@@ -166,7 +178,9 @@ def _blob(data: bytes, codec: Codec | None) -> Blob:
     """
     if not data:
         bad_input("there are no bytes in it")
-    if codec == "bytes":
+    if form.max_side is not None:
+        data = scaled_file(data, form.max_side)
+    if form.codec == "bytes":
         return Blob(BYTES, data)
     if data.startswith(NPY_MAGIC):
         dtype = npy_dtype(data)
@@ -176,7 +190,7 @@ def _blob(data: bytes, codec: Codec | None) -> Blob:
     return Blob(image_type(data) or BYTES, data)
 
 
-def _read_path(path: str | os.PathLike[str], codec: Codec | None) -> Item:
+def _read_path(path: str | os.PathLike[str], form: Form) -> Item:
     text = os.fsdecode(path)
     shown = repr(text if len(text) <= _SHOWN_PATH else "..." + text[-_SHOWN_PATH:])
     try:
@@ -190,18 +204,18 @@ def _read_path(path: str | os.PathLike[str], codec: Codec | None) -> Item:
     if not data:
         bad_input(f"the file {shown} is empty")
     suffix = Path(text).suffix.lower()
-    if suffix == ".npy" and codec != "bytes":
+    if suffix == ".npy" and form.codec != "bytes":
         try:
             return array_of(decode_npy(data))
         except ValueError as error:
             bad_input(f"the file {shown} cannot be sent as an array: {error}", cause=error)
-    if suffix == ".json" and codec != "bytes":
+    if suffix == ".json" and form.codec != "bytes":
         try:
             decode_json(data)
         except ValueError as error:
             bad_input(f"the file {shown} is not JSON: {error}", cause=error)
         return Document(data)
-    return _blob(data, codec)
+    return _blob(data, form)
 
 
 def _instead_of_path(text: str) -> str:
@@ -213,7 +227,7 @@ def _instead_of_path(text: str) -> str:
     return "; for text pass bytes: x.encode()"
 
 
-def _read_file(file: Any, codec: Codec | None) -> Blob:
+def _read_file(file: Any, form: Form) -> Blob:
     data = file.read()
     if isinstance(data, str):
         bad_input('the file was opened as text; open it with "rb"')
@@ -222,7 +236,7 @@ def _read_file(file: Any, codec: Codec | None) -> Blob:
     content = bytes(cast("bytes", data))
     if not content:
         bad_input("the file has nothing left to read; it is empty, or was read before: file.seek(0)")
-    return _blob(content, codec)
+    return _blob(content, form)
 
 
 def _is_picture(x: object) -> bool:
@@ -231,10 +245,12 @@ def _is_picture(x: object) -> bool:
     return pillow is not None and isinstance(x, pillow.Image)
 
 
-def _picture_blob(image: Any, codec: Codec | None) -> Blob:
+def _picture_blob(image: Any, form: Form) -> Blob:
     original = _original_file(image)
     if original is not None:
-        return _blob(original, codec)
+        return _blob(original, form)
+    if form.max_side is not None:
+        image = scaled_picture(image, form.max_side)
     if image.mode in _TO_RGB_MODES:
         image = image.convert("RGBA" if image.mode in ("RGBa", "La", "PA") else "RGB")
     elif image.mode not in _PNG_MODES:
@@ -244,7 +260,7 @@ def _picture_blob(image: Any, codec: Codec | None) -> Blob:
         image.save(stream, "PNG", compress_level=_PNG_LEVEL)
     except Exception as error:  # noqa: BLE001  (an image is decoded here, and Pillow's decoders raise nearly anything)
         bad_input(f"the image cannot be read: {error}", cause=error)
-    return _blob(stream.getvalue(), codec)
+    return _blob(stream.getvalue(), form)
 
 
 def _original_file(image: Any) -> bytes | None:
@@ -266,16 +282,18 @@ def _original_file(image: Any) -> bytes | None:
     return data if image_type(data) is not None else None
 
 
-def _read_picture(image: Any, codec: Codec | None) -> Item:
-    return array_of(image) if codec == "npy" else _picture_blob(image, codec)
+def _read_picture(image: Any, form: Form) -> Item:
+    if form.codec != "npy":
+        return _picture_blob(image, form)
+    return array_of(image if form.max_side is None else scaled_picture(image, form.max_side))
 
 
 def _is(*types: type) -> Callable[[Any], bool]:
     return lambda x: isinstance(x, types)
 
 
-_READERS: Sequence[tuple[Callable[[Any], bool], Callable[[Any, Codec | None], Item]]] = (
-    (_is(bytes, bytearray, memoryview), lambda x, codec: _blob(bytes(x), codec)),
+_READERS: Sequence[tuple[Callable[[Any], bool], Callable[[Any, Form], Item]]] = (
+    (_is(bytes, bytearray, memoryview), lambda x, form: _blob(bytes(x), form)),
     (_is(str, os.PathLike), _read_path),
     (_is(Mapping), lambda x, _: Document(_json(x))),
     (_is(list, tuple), lambda x, _: nested_list_to_array(x)),

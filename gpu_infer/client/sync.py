@@ -55,6 +55,9 @@ class ScoringClient(BaseClient):
         retries: how often a call that was turned away is tried again at most; a :class:`RetryPolicy` for more.
         codec: ``None`` sends each input in the form that fits it, which services built by ``gpu_infer`` read.
             ``"json"`` sends ``{"data": ...}`` and reads JSON, for other services; ``"npy"``, ``"bytes"`` force those.
+        max_side: pixels; a JPEG, PNG or PIL image whose longer side is larger is scaled down to it before it is sent.
+        max_body: bytes; a larger request is a :class:`BadInputError` and not sent. Without it, the limit of the router
+            on AKS counts for its addresses, and none for others.
 
     Raises:
         ValueError: an address, time-out, codec or key that cannot be used.
@@ -73,9 +76,13 @@ class ScoringClient(BaseClient):
         timeout: float = DEFAULT_TIMEOUT,
         retries: int | RetryPolicy = DEFAULT_RETRIES,
         codec: Codec | None = None,
+        max_side: int | None = None,
+        max_body: int | None = None,
     ) -> None:
         self._vault = ThreadVault(credential)
-        super().__init__(uri, self._vault, timeout=timeout, retries=retries, codec=codec)
+        super().__init__(
+            uri, self._vault, timeout=timeout, retries=retries, codec=codec, max_side=max_side, max_body=max_body
+        )
         self._closed = threading.Event()
         # Waiting on the event and not on the clock: close() wakes those who wait for a retry.
         self._sleep: Callable[[float], object] = self._closed.wait

@@ -221,7 +221,7 @@ def test_an_orjson_that_is_too_old_or_missing_is_not_used(monkeypatch):
         json_text._orjson.cache_clear()
         monkeypatch.setitem(sys.modules, "orjson", module)
         assert json_text._orjson() is None
-        assert encode_json({"data": np.float32([1, 2])}) == b'{"data":[1.0,2.0]}'
+        assert encode_json({"data": np.array([1, 2], "f4")}) == b'{"data":[1.0,2.0]}'
     json_text._orjson.cache_clear()
 
 
