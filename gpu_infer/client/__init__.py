@@ -7,7 +7,7 @@
     messages                 what travels between the parts
     protocol, decisions,
     answers, retry, budget   one call, without socket, clock or sleep
-    credentials              keys and tokens that do not show themselves
+    tokens, credentials      keys and tokens that do not show themselves, and are renewed in time
     results, signature       answers -> the type that the caller wants; what a service tells about itself
     base                     what both clients share
     sync, aio                move the bytes: requests, httpx
@@ -26,13 +26,18 @@ if TYPE_CHECKING:
     from .retry import RetryPolicy
     from .signature import Signature, Tensor
     from .sync import ScoringClient
+    from .tokens import AccessToken, AsyncCredential, Credential, KeyPair
 
 __all__ = [
+    "AccessToken",
+    "AsyncCredential",
     "AsyncScoringClient",
     "ClassScore",
     "ClassScores",
     "Codec",
+    "Credential",
     "FromAnswer",
+    "KeyPair",
     "RetryPolicy",
     "ScoreResponse",
     "ScoringClient",
@@ -41,11 +46,15 @@ __all__ = [
 ]
 
 _WHERE = {
+    "AccessToken": "tokens",
+    "AsyncCredential": "tokens",
     "AsyncScoringClient": "aio",
     "ClassScore": "results",
     "ClassScores": "results",
     "Codec": "messages",
+    "Credential": "tokens",
     "FromAnswer": "results",
+    "KeyPair": "tokens",
     "RetryPolicy": "retry",
     "ScoreResponse": "messages",
     "ScoringClient": "sync",

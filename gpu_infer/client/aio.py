@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import traceback
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -26,12 +27,13 @@ from .base import (
     rows_of,
     too_large,
 )
-from .credentials import AsyncProvider, CredentialError, Provider, TaskVault, Token
+from .credentials import CredentialError, TaskVault, Token
 from .inputs import encodes_at_once
 from .messages import Codec, Failure, Outcome, Pause, Payload, ScoreResponse, Send
 from .protocol import Conversation, Report
 from .results import Readable, check_result, read_response
 from .retry import DEFAULT_RETRIES, DEFAULT_TIMEOUT, RetryPolicy
+from .tokens import AsyncCredential, Sealed
 
 if TYPE_CHECKING:
     import httpx
@@ -44,9 +46,8 @@ class AsyncScoringClient(BaseClient):
 
     Args:
         uri: the whole scoring address, as ``service.scoring_uri`` has it.
-        credential: a key or token, or a function or coroutine function without arguments that returns one. It is asked
-            once for all tasks, and again once when the service refuses what it gave; a function that is no coroutine
-            function runs in a thread.
+        credential: as for :class:`ScoringClient`; also a coroutine function, or a Microsoft Entra credential of
+            ``azure.identity.aio``. What is not async runs in a thread, since it may block.
         timeout: seconds for a call, all its retries and their waits included.
         retries: how often a call that was turned away is tried again at most; a :class:`RetryPolicy` for more.
         codec: as for :class:`ScoringClient`.
@@ -55,13 +56,14 @@ class AsyncScoringClient(BaseClient):
 
     Raises:
         MissingDependencyError: httpx is not installed.
+        TypeError: a credential of another type.
         ValueError: an address, time-out, codec or key that cannot be used.
     """
 
     def __init__(
         self,
         uri: str,
-        credential: str | Provider | AsyncProvider | None = None,
+        credential: AsyncCredential | None = None,
         *,
         timeout: float = DEFAULT_TIMEOUT,
         retries: int | RetryPolicy = DEFAULT_RETRIES,
@@ -69,8 +71,10 @@ class AsyncScoringClient(BaseClient):
         max_side: int | None = None,
         max_body: int | None = None,
     ) -> None:
+        sealed = Sealed(credential)
+        del credential  # tools that report errors show variables
         self._httpx = _import_httpx()
-        self._vault = TaskVault(credential)
+        self._vault = TaskVault(sealed)
         super().__init__(
             uri, self._vault, timeout=timeout, retries=retries, codec=codec, max_side=max_side, max_body=max_body
         )
@@ -196,7 +200,7 @@ class AsyncScoringClient(BaseClient):
         limit = asyncio.timeout(order.remaining)
         try:
             async with limit:
-                return await self._vault.get(refused=token if order.renew else None)
+                return await self._vault.get(refused=token if order.renew else None, timing=self._timing)
         except TimeoutError:
             if limit.expired():
                 raise CredentialError("The credential provider gave nothing before the deadline.") from None
@@ -339,6 +343,7 @@ def _bearer(token: Token | None) -> Callable[[httpx.Request], httpx.Request]:
 def _forget_request(error: BaseException) -> None:
     """Take the key out of the exception that becomes the cause of ours: httpx hangs the whole request on it."""
     for inner in chain_of(error):
+        traceback.clear_frames(inner.__traceback__)  # and out of the variables: tools that report errors show those
         headers = getattr(getattr(inner, "_request", None), "headers", None)
         if headers is not None:
             headers.pop("Authorization", None)

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-import random
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from ipaddress import ip_address
 from typing import Any, cast, get_args
 from urllib.parse import urlsplit
@@ -36,6 +33,7 @@ from .protocol import (
 )
 from .retry import DEFAULT_RETRIES, DEFAULT_TIMEOUT, RetryPolicy
 from .signature import Signature
+from .timing import Timing
 
 __all__ = [
     "CONNECT_TIMEOUT",
@@ -99,15 +97,6 @@ class Body:
         return b"".join(self._chunks)
 
 
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """The outside world of a conversation; tests put their own in its place."""
-
-    clock: Callable[[], float] = time.monotonic
-    random: Callable[[], float] = random.random
-    now: Callable[[], datetime] = lambda: datetime.now(UTC)
-
-
 class BaseClient:
     """Settings, and the making of calls. Not for use by itself."""
 
@@ -149,6 +138,8 @@ class BaseClient:
         return self._timeout
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_codec"):  # half made, in the traceback of why it could not be
+            return f"{type(self).__name__}(...)"
         settings = f"credential={self._base_vault!r}, timeout={self._timeout:g}, codec={self._codec!r}"
         return f"{type(self).__name__}({without_secrets(self._uri)!r}, {settings})"
 
@@ -202,6 +193,7 @@ class BaseClient:
             pure=pure,
             patient=patient,
             renewable=self._base_vault.renewable,
+            keys=lambda: self._base_vault.keys,
             keyless=self._base_vault.empty,
             hide=lambda text: blot_values(self._base_vault.hide_in(text)),
         )

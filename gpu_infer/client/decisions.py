@@ -32,6 +32,7 @@ class Call:
         pure: repeating the request does no harm: it reads only, or the service is one of ours.
         patient: where the client's retry budget is used up, wait for it to fill instead of giving up.
         renewable: another credential can be fetched when one is refused.
+        keys: how many there are to choose from; each may be refused once before others are fetched.
         keyless: the request goes out without a credential.
         hide: blots the credential out of text that a server sent.
     """
@@ -44,6 +45,7 @@ class Call:
     pure: bool = False
     patient: bool = False
     renewable: bool = False
+    keys: Callable[[], int] = lambda: 1
     keyless: bool = True
     hide: Callable[[str], str] = str
 
@@ -99,7 +101,7 @@ def decide(
     causes = [found.cause for found in map(problem_of, outcomes) if found is not None]
     remaining = call.timeout - elapsed
     if problem.cause == "unauthorized":
-        if call.renewable and causes.count("unauthorized") == 1 and remaining > 0:
+        if causes.count("unauthorized") < call.keys() + call.renewable and remaining > 0:
             return Again(0.0, problem, renew=True)
         return GiveUp(explain(problem, _why_refused(call)))
     if remaining < MIN_ATTEMPT and (_is_connect_timeout(last) or problem.cause in ("timeout", "deadline")):
@@ -164,4 +166,6 @@ def _why_refused(call: Call) -> str:
         return "The request carried no key: pass credential=... to the client."
     if call.renewable:
         return "The credential was fetched again and is still refused."
+    if call.keys() > 1:
+        return "Both keys may have been regenerated; a callable as credential is asked again by itself."
     return "The key may have been regenerated, or the token expired; a callable as credential is asked again by itself."

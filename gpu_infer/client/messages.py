@@ -55,7 +55,7 @@ class Response:
     """
 
     status: int
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = field(repr=False)  # a service may echo what it was sent
     body: bytes = field(default=b"", repr=False)
 
 

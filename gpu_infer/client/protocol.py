@@ -145,7 +145,7 @@ def converse(
         elapsed, attempts = ended - started, len(outcomes)
         if watch is not None:
             watch(outcome, ended - begun)
-        verdict = decide(outcomes, call, elapsed=elapsed, random=random(), now=now())
+        verdict = _hidden(decide(outcomes, call, elapsed=elapsed, random=random(), now=now()), call)
         match verdict:
             case Done(response):
                 budget.succeed(ended)
@@ -199,9 +199,15 @@ def _order(call: Call, remaining: float, *, renew: bool) -> Send:
     return Send(request, seconds, remaining, renew)
 
 
+def _hidden(verdict: Done | Again | GiveUp, call: Call) -> Done | Again | GiveUp:
+    """The verdict without keys that a service has echoed: no variable of those who raise may hold them."""
+    if isinstance(verdict, Done):
+        return verdict
+    return replace(verdict, problem=replace(verdict.problem, message=call.hide(verdict.problem.message)))
+
+
 def _no_result(call: Call, problem: Problem, *, attempts: int, elapsed: float) -> ScoringError:
-    hidden = replace(problem, message=call.hide(problem.message))
-    return hidden.to_error(request_id=call.request_id, attempts=attempts, elapsed=elapsed)
+    return problem.to_error(request_id=call.request_id, attempts=attempts, elapsed=elapsed)
 
 
 def _out_of_time(call: Call, *, attempts: int, elapsed: float) -> ScoringError:

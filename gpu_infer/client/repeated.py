@@ -12,6 +12,7 @@ import ssl
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from io import BufferedReader
 from pathlib import Path
@@ -117,9 +118,10 @@ class Line:
         """
         try:
             token = self._vault.get(refused=None, wait=self._timeout)
-            outcome = self._exchange(token)
-            if isinstance(outcome, Response) and outcome.status == 401 and self._vault.renewable:
-                outcome = self._exchange(self._vault.get(refused=token, wait=self._timeout))
+            outcome, refusals = self._exchange(token), 1
+            while _is_refusal(outcome) and refusals < self._vault.keys + self._vault.renewable:
+                token, refusals = self._vault.get(refused=token, wait=self._timeout), refusals + 1
+                outcome = self._exchange(token)
         except CredentialError as problem:
             return credential_failure(problem)
         return outcome
@@ -190,6 +192,10 @@ class Line:
         if until_closed or "close" in option or (version == b"HTTP/1.0" and "keep-alive" not in option):
             self.close()
         return Response(status, headers)
+
+
+def _is_refusal(outcome: Outcome) -> bool:
+    return isinstance(outcome, Response) and outcome.status == HTTPStatus.UNAUTHORIZED
 
 
 class _ClosedError(Exception):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 import threading
+import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -34,12 +35,13 @@ from .base import (
     rows_of,
     too_large,
 )
-from .credentials import CredentialError, Provider, ThreadVault, Token
+from .credentials import CredentialError, ThreadVault, Token
 from .messages import Codec, Failure, Outcome, Pause, ScoreResponse, Send
 from .protocol import Conversation, Report, new_request_id, score_request
 from .repeated import Repeated
 from .results import Readable, check_result, read_response
 from .retry import DEFAULT_RETRIES, DEFAULT_TIMEOUT, RetryPolicy
+from .tokens import Credential, Sealed
 
 __all__ = ["ScoringClient"]
 
@@ -49,8 +51,10 @@ class ScoringClient(BaseClient):
 
     Args:
         uri: the whole scoring address, as ``service.scoring_uri`` has it.
-        credential: a key or token, or a function without arguments that returns one. The function is asked once for all
-            threads, and again once when the service refuses what it gave.
+        credential: a key; a :class:`KeyPair`, whose second key is used when the first is refused; an
+            :class:`AccessToken`; a Microsoft Entra credential as ``azure.identity.DefaultAzureCredential()``; or a
+            function without arguments that returns one of the first three. It is asked once for all threads, again
+            before a token expires, and once when the service refuses what it gave.
         timeout: seconds for a call, all its retries and their waits included.
         retries: how often a call that was turned away is tried again at most; a :class:`RetryPolicy` for more.
         codec: ``None`` sends each input in the form that fits it, which services built by ``gpu_infer`` read.
@@ -60,6 +64,7 @@ class ScoringClient(BaseClient):
             on AKS counts for its addresses, and none for others.
 
     Raises:
+        TypeError: a credential of another type.
         ValueError: an address, time-out, codec or key that cannot be used.
 
     Example:
@@ -71,7 +76,7 @@ class ScoringClient(BaseClient):
     def __init__(
         self,
         uri: str,
-        credential: str | Provider | None = None,
+        credential: Credential | None = None,
         *,
         timeout: float = DEFAULT_TIMEOUT,
         retries: int | RetryPolicy = DEFAULT_RETRIES,
@@ -79,7 +84,9 @@ class ScoringClient(BaseClient):
         max_side: int | None = None,
         max_body: int | None = None,
     ) -> None:
-        self._vault = ThreadVault(credential)
+        sealed = Sealed(credential)
+        del credential  # tools that report errors show variables
+        self._vault = ThreadVault(sealed)
         super().__init__(
             uri, self._vault, timeout=timeout, retries=retries, codec=codec, max_side=max_side, max_body=max_body
         )
@@ -229,7 +236,9 @@ class ScoringClient(BaseClient):
                     self._sleep(order.seconds)
                 else:
                     try:
-                        token = self._vault.get(refused=token if order.renew else None, wait=order.remaining)
+                        token = self._vault.get(
+                            refused=token if order.renew else None, wait=order.remaining, timing=self._timing
+                        )
                         event = self._transmit(order, token)
                     except CredentialError as problem:
                         event = credential_failure(problem)
@@ -364,6 +373,7 @@ class _Bearer(AuthBase):
 def _forget_request(error: BaseException) -> None:
     """Take the key out of the exception that becomes the cause of ours: requests hangs the whole request on it."""
     for inner in chain_of(error):
+        traceback.clear_frames(inner.__traceback__)  # and out of the variables: tools that report errors show those
         request = getattr(inner, "request", None)
         if isinstance(request, requests.PreparedRequest):
             request.headers.pop("Authorization", None)

@@ -11,7 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -196,6 +196,8 @@ class Outside:
 
     time: float = 1000.0
     die: float = 0.5
+    wall: float = 0.0
+    """Seconds since noon. Apart from the clock, which is no time of day: tests move it by hand."""
     sleeps: list[float] = field(default_factory=list)
 
     def clock(self) -> float:
@@ -205,7 +207,7 @@ class Outside:
         return self.die
 
     def now(self) -> datetime:
-        return datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
+        return datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC) + timedelta(seconds=self.wall)
 
     def sleep(self, seconds: float) -> None:
         self.sleeps.append(seconds)

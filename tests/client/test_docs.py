@@ -24,6 +24,7 @@ def names(server, steps, tmp_path, monkeypatch) -> dict[str, Any]:
         image.new("RGB", (8, 8)).save(tmp_path / name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SCORING_KEY", "a key")
+    monkeypatch.setenv("SCORING_KEY_2", "another key")
     stream = io.BytesIO()
     np.save(stream, np.array([0.1, 0.9]))
     server.default = steps.answer(200, stream.getvalue(), steps.ours, "application/x-npy")
