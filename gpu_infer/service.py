@@ -26,6 +26,7 @@ from gpu_infer.targets.base import Deployment, Target
 if TYPE_CHECKING:
     from gpu_infer.client import AsyncScoringClient, ScoringClient
     from gpu_infer.client.results import Readable
+    from gpu_infer.client.tokens import Provider
 
 __all__ = ["Service"]
 
@@ -65,7 +66,7 @@ class Service:
     _timeout: float = field(default=60.0, repr=False)
     _created: float | None = field(default=None, repr=False)
     _own_script: bool = field(default=False, repr=False)
-    _credential: Callable[[], str] | None = field(default=None, repr=False)
+    _credential: Provider | None = field(default=None, repr=False)
     _created_cluster: bool = field(default=False, repr=False)
     _attached: bool = field(default=False, repr=False)
     _client: ScoringClient | None = field(default=None, repr=False)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from gpu_infer.bundle import Template
+from gpu_infer.client.tokens import Provider
 from gpu_infer.plans import Plan
 from gpu_infer.spec import ModelRef, ServiceSpec
 
@@ -34,7 +35,7 @@ class Deployment:
         kept: whether it outlives the process that started it.
         timeout: seconds that one request may take there.
         own_script: whether it answers with an entry script of the user's.
-        credential: gives the key or token for its address, ``None`` where it asks for none.
+        credential: gives the keys or the token for its address, ``None`` where it asks for none.
         cluster_created: whether the call that gave this has created the cluster below it.
         model_ref: the registered model that it serves, ``None`` where models are not registered.
         hand_over: to be called when the caller is about to get it: until then it counts as half made, and is removed
@@ -53,7 +54,7 @@ class Deployment:
     kept: bool = False
     timeout: float = 60.0
     own_script: bool = False
-    credential: Callable[[], str] | None = field(default=None, repr=False)
+    credential: Provider | None = field(default=None, repr=False)
     cluster_created: bool = False
     model_ref: ModelRef | None = None
     hand_over: Callable[[], None] | None = field(default=None, repr=False)

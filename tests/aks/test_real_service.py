@@ -52,7 +52,9 @@ def test_the_photograph_is_class_289(workspace: Any, shared_models: Path, snowle
         assert service.stats()["requests"]
         assert "GPU_INFER_STAGE warm_up ok" in service.logs()
         service.rotate_keys()
-        assert service.score(snowleopard).argmax() == 289  # the client fetches the new key by itself
+        assert service.score(snowleopard).argmax() == 289  # the client fetches the new keys by itself
+        gpu_infer.attach("gpu-rn", workspace).rotate_keys()  # as another process would
+        assert [one.argmax() for one in service.score_many([snowleopard] * 5)] == [289] * 5
         with (
             gpu_infer.ScoringClient(service.scoring_uri, "the-wrong-key") as stranger,
             pytest.raises(AuthenticationError),

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from gpu_infer.blotting import remember_secrets
 from gpu_infer.bundle import Bundle
+from gpu_infer.client.tokens import AccessToken, KeyPair
 from gpu_infer.diagnose import azure_error
 from gpu_infer.errors import (
     DeploymentError,
@@ -263,20 +264,24 @@ def logs_of(service: Any, *, missing: str | None = None) -> str:
         return missing
 
 
-def credential_of(service: Any) -> Callable[[], str]:
-    """Gives the key or token of a service, fetched anew each time it is asked.
+def credential_of(service: Any) -> Callable[[], KeyPair | AccessToken]:
+    """Gives both keys or the token of a service, fetched anew each time it is asked.
+
+    Both, so that a client goes on while another process replaces one after the other.
 
     What it gives raises ``ServiceNotFoundError`` where the service has been deleted meanwhile.
     """
 
-    def ask_azure() -> str:
-        if service.token_auth_enabled:
-            return call(
-                service.get_access_token, doing=f"fetching a token of {service.name!r}", default=WorkspaceError
-            ).access_token
-        return call(service.get_keys, doing=f"fetching the keys of {service.name!r}", default=WorkspaceError)[0]
+    def ask_azure() -> KeyPair | AccessToken:
+        if not service.token_auth_enabled:
+            doing = f"fetching the keys of {service.name!r}"
+            return KeyPair(*call(service.get_keys, doing=doing, default=WorkspaceError))
+        doing = f"fetching a token of {service.name!r}"
+        token = call(service.get_access_token, doing=doing, default=WorkspaceError)
+        # The SDK's times have no zone, and are this machine's.
+        return AccessToken(token.access_token, token.expiry_on.timestamp(), token.refresh_after.timestamp())
 
-    def fetch() -> str:
+    def fetch() -> KeyPair | AccessToken:
         try:
             return ask_azure()
         except WorkspaceError as error:
