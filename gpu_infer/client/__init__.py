@@ -8,6 +8,7 @@
     protocol, decisions,
     answers, retry, budget   one call, without socket, clock or sleep
     tokens, credentials      keys and tokens that do not show themselves, and are renewed in time
+    telemetry                spans and metrics, for processes that use OpenTelemetry
     results, signature       answers -> the type that the caller wants; what a service tells about itself
     base                     what both clients share
     sync, aio                move the bytes: requests, httpx

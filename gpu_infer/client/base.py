@@ -33,6 +33,7 @@ from .protocol import (
 )
 from .retry import DEFAULT_RETRIES, DEFAULT_TIMEOUT, RetryPolicy
 from .signature import Signature
+from .telemetry import observed
 from .timing import Timing
 
 __all__ = [
@@ -167,12 +168,12 @@ class BaseClient:
         request_id = new_request_id()
         request = score_request(self._uri, payload, codec=self._codec, request_id=request_id)
         call = self._call(request, request_id, timeout, codec=self._codec, pure=self._is_ours, patient=patient)
-        return self._converse(call, watch)
+        return self._converse(call, "score", watch)
 
     def _report_conversation(self, report: Report, timeout: float | None) -> Conversation:
         request_id = new_request_id()
         request = report_request(self._uri, report, request_id=request_id)
-        return self._converse(self._call(request, request_id, timeout, codec=None, pure=True, patient=False), None)
+        return self._converse(self._call(request, request_id, timeout, codec=None, pure=True, patient=False), report)
 
     def _call(
         self,
@@ -198,11 +199,12 @@ class BaseClient:
             hide=lambda text: blot_values(self._base_vault.hide_in(text)),
         )
 
-    def _converse(self, call: Call, watch: Watch | None) -> Conversation:
+    def _converse(self, call: Call, operation: str, watch: Watch | None = None) -> Conversation:
         timing = self._timing
-        return converse(
+        conversation = converse(
             call, clock=timing.clock, random=timing.random, now=timing.now, budget=self._budget, watch=watch
         )
+        return observed(conversation, call, operation=operation, clock=timing.clock)
 
     def _outcome(self, status: int, headers: Mapping[str, str], body: bytes) -> Outcome:
         if status == 200 and not body and not {"content-length", "transfer-encoding"} & headers.keys():

@@ -149,15 +149,26 @@ def converse(
         match verdict:
             case Done(response):
                 budget.succeed(ended)
+                _tell(call, outcome, attempts, "%.3f s in all", elapsed)
                 return _result(call, response, attempts=attempts, elapsed=elapsed)
             case GiveUp(problem):
-                raise _no_result(call, problem, attempts=attempts, elapsed=elapsed)
+                error = _no_result(call, problem, attempts=attempts, elapsed=elapsed)
+                _tell(call, outcome, attempts, "no result: %s", type(error).__name__)
+                raise error
             case Again(wait, _, renew):
-                shown = outcome.status if isinstance(outcome, Response) else outcome.kind
-                _log.debug("%s after attempt %d, next in %.2f s (%s)", shown, attempts, wait, call.request_id)
+                _tell(call, outcome, attempts, "next in %.2f s", wait)
                 # The one renewal of a credential is free: it puts no load on a service that has just answered.
                 if not renew:
                     yield from _wait(call, verdict, budget, attempts=attempts, started=started, clock=clock, die=random)
+
+
+def _tell(call: Call, outcome: Outcome, attempts: int, what: str, value: object) -> None:
+    """A line for the log; the id also as a field, for those who keep logs as JSON."""
+    if not _log.isEnabledFor(logging.DEBUG):
+        return
+    shown = outcome.status if isinstance(outcome, Response) else outcome.kind
+    fields = {"request_id": call.request_id}
+    _log.debug(f"%s after attempt %d, {what} (%s)", shown, attempts, value, call.request_id, extra=fields)
 
 
 def _wait(
