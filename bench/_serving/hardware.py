@@ -25,7 +25,7 @@ def describe() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()}, {platform.machine()}",
         "python": platform.python_version(),
         "load_average_before": round(os.getloadavg()[0], 2),
-        "versions": {**{name: found for name in OURS if (found := _installed(name))}, "wrk": _wrk()},
+        "versions": {**{name: found for name in OURS if (found := installed(name))}, "wrk": _wrk()},
     }
 
 
@@ -47,7 +47,8 @@ def cpu_model() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def _installed(package: str) -> str:
+def installed(package: str) -> str:
+    """The version of a package; empty where it is not there."""
     try:
         return version(package)
     except PackageNotFoundError:
