@@ -25,8 +25,8 @@ def test_the_clients_are_measured(tmp_path: Path) -> None:
     if "skipped:" in done.stdout:
         pytest.skip(done.stdout.strip())
     found = json.loads((tmp_path / "client.json").read_text())
-    unavailable = {one["way"]: one["unavailable"] for one in found["calls"] if one["unavailable"]}
-    assert set(unavailable.values()) <= {"azure.ai.ml is not installed here: make setup"}
+    unavailable = [one["unavailable"] for one in found["calls"] if one["unavailable"]]
+    assert set(unavailable) <= {"azure.ai.ml is not installed here: make setup"}
     cells = [cell for one in found["calls"] for cell in one["cells"]]
     assert len(cells) + len(unavailable) == len(found["calls"]) == 15
     assert all(cell["per_second"] > 0 and cell["wrong"] == 0 for cell in [*cells, *found["bulk"]])

@@ -34,7 +34,7 @@ class Entrant:
         way: of ``ways.py``.
         form: what it sends.
         environment: of ``_serving/requirements``; empty for this process's own.
-        needs: a module that must be there.
+        needs: a module that must be there: it makes the door, or calls.
     """
 
     door: str
@@ -61,12 +61,12 @@ ENTRANTS: tuple[Entrant, ...] = (
     Entrant("service", "aiohttp", "npy", environment="aiohttp"),
     Entrant("service", "AsyncScoringClient", "json"),
     Entrant("service", "AsyncScoringClient", "npy"),
-    Entrant("aks", "requests.Session", "json"),
+    Entrant("aks", "requests.Session", "json", needs="azureml.core"),
     Entrant("aks", "AksWebservice.run", "json", needs="azureml.core"),
-    Entrant("aks", "ScoringClient", "json"),
-    Entrant("online", "requests.Session", "json"),
+    Entrant("aks", "ScoringClient", "json", needs="azureml.core"),
+    Entrant("online", "requests.Session", "json", needs="azure.ai.ml"),
     Entrant("online", "MLClient.invoke", "json", needs="azure.ai.ml"),
-    Entrant("online", "ScoringClient", "json"),
+    Entrant("online", "ScoringClient", "json", needs="azure.ai.ml"),
 )
 assert {entrant.way for entrant in ENTRANTS} == {*SYNC, *ASYNC}
 
@@ -159,7 +159,8 @@ def measure(
         running: list[tuple[Result, Process]] = []
         for entrant, result in zip(entrants, results, strict=True):
             try:
-                made = Process(entrant.way, entrant.form, targets[entrant.door], assets, python_for(entrant))
+                python = python_for(entrant)
+                made = Process(entrant.way, entrant.form, targets[entrant.door], assets, python)
                 stack.callback(made.stop)
                 made.order(concurrency=1, seconds=0.2)  # its imports, and the service's first answers
                 running.append((result, made))
@@ -202,14 +203,17 @@ def python_for(entrant: Entrant) -> Path:
     Raises:
         NotAvailableError: what it needs is not there.
     """
-    if entrant.needs:
-        try:
-            there = importlib.util.find_spec(entrant.needs) is not None
-        except ModuleNotFoundError:
-            there = False
-        if not there:
-            raise NotAvailableError(f"{entrant.needs} is not installed here: make setup")
+    if entrant.needs and not is_there(entrant.needs):
+        raise NotAvailableError(f"{entrant.needs} is not installed here: make setup")
     return python_of(entrant.environment) if entrant.environment else Path(sys.executable)
+
+
+def is_there(module: str) -> bool:
+    """Whether a module can be imported here."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # the package above it
+        return False
 
 
 @contextlib.contextmanager
@@ -238,7 +242,7 @@ def emulated(model: Path, folder: Path) -> Iterator[dict[str, Target]]:
                 written = log.read_text("utf-8", "replace").strip().splitlines()
                 raise NotAvailableError(written[-1][-300:] if written else "the emulator ended and wrote nothing")
             said = json.loads(line)
-            yield {door: Target(**said[door], emulator=said["emulator"]) for door in ("aks", "online")}
+            yield {door: Target(**one, emulator=said["emulator"]) for door, one in said["doors"].items()}
             process.stdin.close()
             process.wait(START_SECONDS)
         finally:

@@ -1,4 +1,4 @@
-"""An emulator with the model behind both of its doors: a web service on AKS, and an online endpoint.
+"""An emulator with the model behind its doors: a web service on AKS and, where azure-ai-ml is, an online endpoint.
 
 The arguments are the model and a folder of this run. Prints where they are as JSON, and ends with its standard input.
 """
@@ -6,6 +6,7 @@ The arguments are the model and a folder of this run. Prints where they are as J
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -31,11 +32,10 @@ def main() -> None:
         arguments: Any = {"name": "digits", "cluster": cluster, "dry_run": False}
         service = stack.enter_context(gpu_infer.deploy(model, workspace, **arguments))
         key = service.raw.get_keys()[0]
-        said = {
-            "emulator": emulator.url,
-            "aks": {"uri": service.scoring_uri, "key": key, "name": "digits"},
-            "online": _endpoint(emulator, model, folder),
-        }
+        doors = {"aks": {"uri": service.scoring_uri, "key": key, "name": "digits"}}
+        if importlib.util.find_spec("azure.ai"):
+            doors["online"] = _endpoint(emulator, model, folder)
+        said = {"emulator": emulator.url, "doors": doors}
         output.write(json.dumps(said) + "\n")
         output.flush()
         sys.stdin.read()
