@@ -4,6 +4,7 @@
 
     inputs, arrays, pictures what users hand in, and how large it may be: limits
     codecs, json_text        -> the bytes of a request
+    kserve, kserve_service   the same in KServe's protocol, for Triton
     messages                 what travels between the parts
     protocol, decisions,
     answers, retry, budget   one call, without socket, clock or sleep

@@ -19,6 +19,7 @@ from ..errors import (
 )
 from .codecs import JSON, NPY, decode_npy
 from .json_text import decode_json
+from .kserve import HEAD_LENGTH, decode_tensors
 from .messages import Codec, Failure, Outcome, Response
 from .retry import parse_retry_after
 
@@ -299,11 +300,14 @@ def read_value(response: Response, codec: Codec | None) -> Any:
 
     Returns:
         ``np.ndarray`` (an array without axes as the NumPy scalar it holds) from ``application/x-npy``, the parsed value
-        from JSON, and with ``codec="bytes"`` the body from anything else.
+        from JSON, and with ``codec="bytes"`` the body from anything else; with ``codec="kserve"`` the output, or a dict
+        of outputs where there are several.
 
     Raises:
         ValueError: an empty answer, one that is cut short, or of a type that is not known; the text says which.
     """
+    if codec == "kserve":
+        return _read_tensors(response)
     content_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type == NPY:
         try:
@@ -321,6 +325,16 @@ def read_value(response: Response, codec: Codec | None) -> Any:
         f"the answer is {content_type or 'of no stated type'}, not JSON or .npy"
         f"{_beginning(response)}. For services that answer raw bytes use codec='bytes'"
     )
+
+
+def _read_tensors(response: Response) -> Any:
+    """The output of an answer in KServe's protocol, or all of them by name where there are several."""
+    try:
+        outputs = decode_tensors(response.body, response.headers.get(HEAD_LENGTH.lower()))
+    except ValueError as error:
+        raise ValueError(f"the tensors in the answer cannot be read: {error}") from error
+    values = {name: array[()] if array.ndim == 0 else array for name, array in outputs.items()}
+    return values if len(values) > 1 else next(iter(values.values()))
 
 
 def _read_json(response: Response, content_type: str, *, is_json: bool) -> Any:

@@ -17,6 +17,7 @@ from .arrays import array_of, is_array_like
 from .budget import RetryBudget
 from .credentials import CredentialError, TaskVault, ThreadVault
 from .inputs import encode
+from .kserve_service import KServe, Tensors, kserve_inputs
 from .limits import check_max_body, known_limit, refuse_too_large
 from .messages import Codec, Failure, Outcome, Payload, Request, Response, ScoreResponse
 from .pictures import check_max_side
@@ -123,6 +124,7 @@ class BaseClient:
         self._max_side = check_max_side(max_side)
         self._max_body = check_max_body(max_body)
         self._known_limit = known_limit(self._uri)
+        self._kserve = KServe(self._uri, self._check_size)
         self._timing = Timing()
         self._max_answer = MAX_ANSWER_BYTES
         self._is_ours = False
@@ -150,9 +152,14 @@ class BaseClient:
         return (_rebuild, (type(self), self._uri, self._base_vault.portable(), options))
 
     def _encode(self, x: object, *, one: bool) -> Payload:
+        if self._codec == "kserve":
+            return kserve_inputs(x, one=one, max_side=self._max_side)
         payload = encode(x, self._codec, one=one, max_side=self._max_side)
-        refuse_too_large(len(payload.body), limit=self._max_body, known=self._known_limit)
+        self._check_size(len(payload.body))
         return payload
+
+    def _check_size(self, size: int) -> None:
+        refuse_too_large(size, limit=self._max_body, known=self._known_limit)
 
     def _score_conversation(
         self, payload: Payload, timeout: float | None, *, patient: bool = False, watch: Watch | None = None
@@ -165,6 +172,15 @@ class BaseClient:
             patient: wait for the retry budget to fill, within the deadline, instead of giving up.
             watch: is told what came of each attempt, and how many seconds it took, in the thread or task that runs it.
         """
+        if isinstance(payload, Tensors):
+            until = self._timing.clock() + (self._timeout if timeout is None else _check_timeout(timeout))
+
+            def ask(request: Request, *, seconds: float, scores: bool) -> Conversation:
+                id_, codec = request.headers["x-ms-client-request-id"], self._codec if scores else None
+                call = self._call(request, id_, seconds, codec=codec, pure=not scores, patient=patient)
+                return self._converse(call, "score", watch) if scores else self._converse(call, "describe")
+
+            return self._kserve.score(payload, ask, lambda: until - self._timing.clock())
         request_id = new_request_id()
         request = score_request(self._uri, payload, codec=self._codec, request_id=request_id)
         call = self._call(request, request_id, timeout, codec=self._codec, pure=self._is_ours, patient=patient)

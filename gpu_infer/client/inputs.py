@@ -33,7 +33,7 @@ from .json_text import decode_json, encode_json
 from .messages import Codec, Payload
 from .pictures import scaled_file, scaled_picture
 
-__all__ = ["encode", "encodes_at_once"]
+__all__ = ["encode", "encodes_at_once", "read_items"]
 
 _PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16"})
 """Modes of Pillow that PNG keeps without loss."""
@@ -108,6 +108,26 @@ def encode(x: Any, codec: Codec | None = None, *, one: bool = False, max_side: i
     if not items:
         bad_input("the list is empty: there is nothing to score")
     return _encode_many(items, codec)
+
+
+def read_items(x: Any, *, max_side: int | None = None) -> tuple[list[bytes | np.ndarray[Any, Any]], bool]:
+    """The items of an input, arrays and bytes, and whether it was a list of them; images of Pillow become arrays.
+
+    Args:
+        x: what :meth:`ScoringClient.score` takes, a ``dict`` excepted.
+        max_side: as for :func:`encode`.
+
+    Raises:
+        BadInputError: nothing that can be sent so.
+    """
+    form = Form("npy", max_side)
+    items = _items_of(x, form)
+    found = [_item_of(x, form)] if items is None else items
+    if not found:
+        bad_input("the list is empty: there is nothing to score")
+    if any(isinstance(item, Document) for item in found):
+        bad_input("JSON cannot be sent as a tensor; pass arrays, or a dict of names to arrays")
+    return [item.data if isinstance(item, Blob) else cast("Any", item) for item in found], items is not None
 
 
 def encodes_at_once(x: object) -> bool:

@@ -8,7 +8,7 @@ from typing import Generic, Literal, TypeAlias, TypeVar
 
 __all__ = ["Codec", "Failure", "Outcome", "Pause", "Payload", "Request", "Response", "ScoreResponse", "Send"]
 
-Codec: TypeAlias = Literal["json", "npy", "bytes"]
+Codec: TypeAlias = Literal["json", "npy", "bytes", "kserve"]
 """How inputs are written: ``None`` in its place means "by the type of the input", which only our services read."""
 
 

@@ -85,7 +85,7 @@ def new_request_id() -> str:
 
 def score_request(uri: str, payload: Payload, *, codec: Codec | None, request_id: str) -> Request:
     """The request that scores an input."""
-    accept = {None: ACCEPT_BINARY, "npy": ACCEPT_BINARY, "json": JSON, "bytes": "*/*"}[codec]
+    accept = {None: ACCEPT_BINARY, "npy": ACCEPT_BINARY, "json": JSON, "bytes": "*/*", "kserve": "*/*"}[codec]
     headers = {**_common_headers(accept, request_id), "Content-Type": payload.content_type}
     if payload.items is not None:
         headers["x-gpu-infer-items"] = payload.items

@@ -59,6 +59,8 @@ class ScoringClient(BaseClient):
         retries: how often a call that was turned away is tried again at most; a :class:`RetryPolicy` for more.
         codec: ``None`` sends each input in the form that fits it, which services built by ``gpu_infer`` read.
             ``"json"`` sends ``{"data": ...}`` and reads JSON, for other services; ``"npy"``, ``"bytes"`` force those.
+            ``"kserve"`` speaks KServe's second protocol with binary tensors, for Triton and its like; ``uri`` then ends
+            in ``/v2/models/NAME/infer``, or is the base address of a service with one model.
         max_side: pixels; a JPEG, PNG or PIL image whose longer side is larger is scaled down to it before it is sent.
         max_body: bytes; a larger request is a :class:`BadInputError` and not sent. Without it, the limit of the router
             on AKS counts for its addresses, and none for others.
@@ -179,8 +181,12 @@ class ScoringClient(BaseClient):
 
         Raises:
             BadInputError: nothing that can be sent.
-            ValueError: the environment names a proxy that is not spoken there.
+            ValueError: the environment names a proxy that is not spoken there, or the codec is ``"kserve"``.
         """
+        if self._codec == "kserve":
+            raise ValueError(
+                "repeated() has no form for codec='kserve'; Triton's own perf_analyzer measures such services."
+            )
         request = score_request(self._uri, self._encode(x, one=False), codec=self._codec, request_id=new_request_id())
         seconds = self._timeout if timeout is None else timeout
         return Repeated(request, self._vault, timeout=seconds, direct=self._is_local())

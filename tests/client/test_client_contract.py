@@ -928,7 +928,7 @@ def test_an_address_that_cannot_be_is_refused(kind, uri, message):
         ({"timeout": 0}, "timeout must be"),
         ({"timeout": float("inf")}, "timeout must be"),
         ({"timeout": float("nan")}, "timeout must be"),
-        ({"codec": "pickle"}, "codec must be one of json, npy, bytes or None"),
+        ({"codec": "pickle"}, "codec must be one of json, npy, bytes, kserve or None"),
         ({"retries": -1}, "limit must be"),
         ({"credential": "two\nlines"}, "cannot stand in an HTTP header"),
         ({"credential": ""}, "credential is empty"),

@@ -16,6 +16,14 @@ PAGE = Path(__file__).parents[2] / "docs" / "client.md"
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
 
 
+def triton(steps: Any) -> Any:
+    """Answers as Triton does: one input, and an output of two numbers for it."""
+    model = {"name": "resnet50", "inputs": [{"name": "image", "datatype": "FP32", "shape": [-1, 3, 224, 224]}]}
+    output = {"name": "scores", "datatype": "FP32", "shape": [1, 2], "data": [0.1, 0.9]}
+    replies = {"GET": steps.answer(200, model), "POST": steps.answer(200, {"outputs": [output]})}
+    return lambda connection, seen: replies[seen.method](connection, seen)
+
+
 @pytest.fixture
 def names(server, steps, tmp_path, monkeypatch) -> dict[str, Any]:
     """What the page takes for granted."""
@@ -37,9 +45,14 @@ def test_the_page_has_examples():
 
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # the page opens files as its readers do
 @pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
-def test_every_example_runs(block, names, capsys):
+def test_every_example_runs(block, names, capsys, server, steps):
+    if "/v2/models/" in block:
+        server.default = triton(steps)
+        block = block.replace("http://127.0.0.1:8000", server.uri.removesuffix("/score"))
     exec(compile(block, str(PAGE), "exec"), names)
     if "failed = " in block:
         assert names["failed"] == [1]
+    if "/v2/models/" in block:
+        assert names["scores"].shape == (2,)
     if "print(client)" in block:
         assert "credential=provider" in capsys.readouterr().out
