@@ -11,7 +11,7 @@
     tokens, credentials      keys and tokens that do not show themselves, and are renewed in time
     telemetry                spans and metrics, for processes that use OpenTelemetry
     results, signature       answers -> the type that the caller wants; what a service tells about itself
-    base                     what both clients share
+    base, failures           what both clients share
     sync, aio                move the bytes: requests, httpx
     repeated                 one request sent over and over, for measuring
 """

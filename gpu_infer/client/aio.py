@@ -238,8 +238,8 @@ class AsyncScoringClient(BaseClient):
 
     def _failure(self, error: Exception, timeout: float) -> Failure:
         httpx, reason = self._httpx, reason_of(error)
-        if any(isinstance(inner, ssl.SSLCertVerificationError) for inner in chain_of(error)):
-            return Failure("tls", self._bad_certificate(reason), error)
+        if (failure := self._not_encrypted(error)) is not None:
+            return failure
         if isinstance(error, httpx.ConnectTimeout | httpx.PoolTimeout):
             return Failure("connect_timeout", self._no_connection("it did not take the connection in time"), error)
         if isinstance(error, httpx.ConnectError | httpx.ProxyError | httpx.UnsupportedProtocol | httpx.InvalidURL):

@@ -15,7 +15,8 @@ from ..errors import ScoringError
 from .answers import is_ours, without_secrets
 from .arrays import array_of, is_array_like
 from .budget import RetryBudget
-from .credentials import CredentialError, TaskVault, ThreadVault
+from .credentials import TaskVault, ThreadVault
+from .failures import chain_of, credential_failure, not_encrypted, reason_of, too_large
 from .inputs import encode
 from .kserve_service import KServe, Tensors, kserve_inputs
 from .limits import check_max_body, known_limit, refuse_too_large
@@ -256,8 +257,8 @@ class BaseClient:
             "crashed, which service.logs() shows; the request may have been carried out."
         )
 
-    def _bad_certificate(self, reason: str) -> str:
-        return f"The certificate of {self._where} was not accepted: {reason}. Nothing was sent."
+    def _not_encrypted(self, error: Exception) -> Failure | None:
+        return not_encrypted(error, self._where)
 
     def _no_answer(self, timeout: float) -> str:
         return f"No whole answer from {self._where} within the {timeout:.3g} s that this attempt had."
@@ -345,42 +346,3 @@ def report_of(response: ScoreResponse[Any]) -> dict[str, Any]:
         request_id=response.request_id,
         elapsed=response.elapsed,
     )
-
-
-def too_large(limit: int) -> Failure:
-    """The outcome for an answer beyond the limit."""
-    return Failure("too_large", f"The answer is larger than {limit:,} bytes; score fewer items per request.")
-
-
-def credential_failure(problem: CredentialError) -> Failure:
-    """The outcome when no credential could be had."""
-    return Failure("credential", str(problem), problem.__cause__ or problem)
-
-
-def chain_of(error: BaseException) -> list[BaseException]:
-    """An exception and all that it came from, as far as its layers say so.
-
-    ``__context__`` is left out: it leads to whatever the caller was handling when it called us.
-    """
-    found: list[BaseException] = []
-    todo: list[object] = [error]
-    while todo:
-        current = todo.pop(0)
-        if isinstance(current, BaseException) and current not in found:
-            found.append(current)
-            # urllib3 keeps the inner exception as an argument or as .reason, not always as the cause.
-            todo += [current.__cause__, getattr(current, "reason", None), *current.args]
-            if isinstance(current, BaseExceptionGroup):
-                todo += cast("BaseExceptionGroup[BaseException]", current).exceptions
-    return found
-
-
-def reason_of(error: BaseException) -> str:
-    """In a few words, what the operating system or the protocol said; never the address with its query."""
-    chain = chain_of(error)
-    for inner in reversed(chain):
-        if isinstance(inner, ConnectionError) and inner.errno:
-            return os.strerror(inner.errno)
-        if isinstance(inner, OSError) and inner.strerror:
-            return inner.strerror
-    return type(chain[-1]).__name__

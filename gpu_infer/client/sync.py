@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 import threading
 import traceback
 from collections import deque
@@ -290,8 +289,8 @@ class ScoringClient(BaseClient):
     def _failure(self, error: Exception, timeout: float) -> Failure:
         chain = chain_of(error)
         reason = reason_of(error)
-        if any(isinstance(inner, ssl.SSLCertVerificationError) for inner in chain):
-            return Failure("tls", self._bad_certificate(reason), error)
+        if (failure := self._not_encrypted(error)) is not None:
+            return failure
         # Refused or no such host; asked before the time-outs, one of which it is in urllib3 1.
         if any(isinstance(inner, NewConnectionError | requests.exceptions.ProxyError) for inner in chain):
             return Failure("connect", self._no_connection(reason), error)

@@ -100,7 +100,7 @@ LINES: dict[tuple[str, str], list[Outcome]] = {
     ("the network", "the connection broke"): [BROKEN],
     ("the network", "no answer within `attempt_timeout=`"): [SLOW],
     ("the network", "no answer within `timeout=`"): [SLOW, Failure("connect_timeout", "swallowed")],
-    ("the network", "a certificate that is not accepted"): [Failure("tls", "expired")],
+    ("the network", "a certificate that is not accepted, or no TLS at all"): [Failure("tls", "expired")],
     ("the client", "the function for the credential failed"): [Failure("credential", "sealed")],
     ("the client", "an answer over 1 GiB"): [Failure("too_large", "huge")],
 }  # fmt: skip
