@@ -200,7 +200,8 @@ class AsyncScoringClient(BaseClient):
         limit = asyncio.timeout(order.remaining)
         try:
             async with limit:
-                return await self._vault.get(refused=token if order.renew else None, timing=self._timing)
+                refused = token if order.renew else None
+                return await self._vault.get(refused=refused, wait=order.remaining, timing=self._timing)
         except TimeoutError:
             if limit.expired():
                 raise CredentialError("The credential provider gave nothing before the deadline.") from None

@@ -310,8 +310,13 @@ class TaskVault(_Vault):
         """Forget the event loop that waited here last; the token stays."""
         self._lock = asyncio.Lock()
 
-    async def get(self, *, refused: Token | None, timing: Timing = _REAL) -> Token | None:
-        """The key or token to send; as :meth:`ThreadVault.get`, with the deadline that the caller's own time-out sets.
+    async def get(self, *, refused: Token | None, wait: float, timing: Timing = _REAL) -> Token | None:
+        """The key or token to send; as :meth:`ThreadVault.get`, but that the caller's own time-out ends it.
+
+        Args:
+            refused: the token that was answered with 401.
+            wait: seconds until then; half of them are kept for the request where there is a token that is still valid.
+            timing: the time of day, and the lot that spreads renewals.
 
         Raises:
             CredentialError: the provider raised, or gave nothing usable; or a fixed token has expired.
@@ -335,7 +340,7 @@ class TaskVault(_Vault):
             if kept is None:
                 self._share_failure(seen)
             try:
-                async with asyncio.timeout(None if kept is None else RENEWAL_WAIT):
+                async with asyncio.timeout(None if kept is None else min(RENEWAL_WAIT, wait / 2)):
                     given = Sealed(await _ask(self._source))
                 return self._store(given, refused, timing)
             except ServiceNotFoundError:

@@ -327,5 +327,6 @@ def steps() -> Any:
         drip = staticmethod(drip)
         ours = OURS
         server = ScriptedServer
+        face = Face
 
     return Steps

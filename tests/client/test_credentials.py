@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 import gpu_infer.client
 from gpu_infer import errors
-from gpu_infer.client import AccessToken, AsyncScoringClient, KeyPair, ScoringClient, credentials
+from gpu_infer.client import AccessToken, AsyncScoringClient, KeyPair, ScoringClient, aio, credentials, sync
 from gpu_infer.client.credentials import CredentialError, TaskVault, ThreadVault
 from gpu_infer.client.messages import Response
 from gpu_infer.client.timing import Timing
@@ -330,11 +330,10 @@ def test_a_token_that_has_expired_already_is_not_sent(make, server, fixed):
     assert server.seen == []
 
 
-def test_a_renewal_that_hangs_holds_nobody_up(make, kind, server, steps, monkeypatch):
-    """With threads it is one call that hangs, and only for as long as the provider does."""
-    if kind == "sync":
-        pytest.skip("a thread cannot be called back")
-    monkeypatch.setattr(credentials, "RENEWAL_WAIT", 0.05)
+@pytest.mark.parametrize(("wait", "timeout"), [(0.05, 60.0), (60.0, 2.0)])
+def test_a_renewal_that_hangs_is_not_waited_for(server, steps, monkeypatch, wait, timeout):
+    """In the async client; a thread cannot be called back. No call of a client with a short time-out is lost either."""
+    monkeypatch.setattr(credentials, "RENEWAL_WAIT", wait)
     server.default = steps.answer(200, [1])
     fetches: list[int] = []
 
@@ -344,11 +343,12 @@ def test_a_renewal_that_hangs_holds_nobody_up(make, kind, server, steps, monkeyp
             await asyncio.Event().wait()
         return AccessToken("the-key", NOON + HOUR)
 
-    face = make(provider)
+    face = steps.face("async", server.uri, provider, timeout=timeout)
     face.score(b"x")
     face.outside.wall += 0.95 * HOUR
     assert [face.score(b"x") for _ in range(3)] == [[1]] * 3
     assert len(fetches) == 2
+    face.finish()
 
 
 # --- pairs ------------------------------------------------------------------------------------------------------------
@@ -500,7 +500,7 @@ class Faces:
     def get(self, refused: Token | None = None) -> Token:
         if self._runner is None:
             return self.vault.get(refused=refused, wait=1.0, timing=self._timing)
-        return self._runner.run(self.vault.get(refused=refused, timing=self._timing))
+        return self._runner.run(self.vault.get(refused=refused, wait=1.0, timing=self._timing))
 
     def call(self, good: set[str]) -> int:
         """Score as the protocol does: returns how many attempts it took, 0 where the service refused the last."""
@@ -633,7 +633,7 @@ def told(error: BaseException) -> str:
 
 
 @pytest.mark.parametrize("name", KINDS)
-@pytest.mark.parametrize("trouble", ["echo", "refused", "closed", "broken"])
+@pytest.mark.parametrize("trouble", ["echo", "refused", "closed", "broken", "silent"])
 def test_no_secret_is_shown_by_an_error(make, server, steps, caplog, name, trouble):
     echo = {"message": f"who is {' or '.join(SECRETS)}?"}
     nowhere = steps.server()
@@ -643,8 +643,11 @@ def test_no_secret_is_shown_by_an_error(make, server, steps, caplog, name, troub
         "refused": steps.answer(401, echo),
         "closed": steps.raw(b""),
         "broken": steps.raw(b"HTTP/1.1 200 X\r\nContent-Length: 10\r\n\r\nxx", reset=True),
+        "silent": lambda *_: server.closing.wait(5) and False,
     }[trouble]
-    face = make(KINDS[name](), uri=nowhere.uri if trouble == "closed" else None)
+    face = make(
+        KINDS[name](), uri=nowhere.uri if trouble == "closed" else None, timeout=0.2 if trouble == "silent" else 9
+    )
     with caplog.at_level(logging.DEBUG):
         for _ in range(2):
             error = failure_of(face)
@@ -665,6 +668,43 @@ def failure_of(face: Any) -> errors.ScoringError:
 def known_by(face: Any) -> list[str]:
     vault = face.client._vault
     return [secret for secret in SECRETS if vault.hide_in(secret) != secret]
+
+
+def test_a_key_of_before_is_not_shown_either(make, server, steps):
+    """An answer to a request that was under way during a rotation may echo the key that it came with."""
+    server.plays(steps.answer(401), steps.answer(400, {"message": f"who were {SECRETS[0]} and {SECRETS[1]}?"}))
+    keys = SECRETS[:2]
+    face = make(lambda: keys.pop(0))
+    with pytest.raises(errors.BadInputError, match="who were [*]{3} and [*]{3}") as caught:
+        face.score(b"x")
+    assert caught.value.attempts == 2
+
+
+@pytest.mark.parametrize("module", [sync, aio])
+def test_what_an_http_library_had_in_its_variables_is_forgotten(module):
+    """As when a request is written to a connection that has just been closed: its bytes hold the key."""
+
+    def writes() -> None:
+        written = f"Authorization: Bearer {SECRETS[0]}"
+        raise BrokenPipeError(len(written))
+
+    def wraps() -> None:
+        try:
+            writes()
+        except OSError as error:
+            raise ConnectionError("it is closed") from error
+
+    with pytest.raises(ConnectionError) as caught:
+        wraps()
+    assert count_secrets(caught.value) == 1
+    module._forget_request(caught.value)
+    assert count_secrets(caught.value) == 0
+    assert "in writes" in told(caught.value), "files and lines stay"
+
+
+def count_secrets(error: BaseException) -> int:
+    """A function of its own, since pytest keeps what it compares in variables."""
+    return sum(secret in told(error) for secret in SECRETS)
 
 
 @pytest.mark.parametrize("name", [name for name in KINDS if name not in ("function", "of a pair", "broken", "bad")])
