@@ -21,8 +21,16 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from gpu_infer.client import json_text
+from gpu_infer.client.answers import read_value
 from gpu_infer.client.codecs import decode_npy, encode_npy
+from gpu_infer.client.inputs import encode
 from gpu_infer.client.json_text import decode_json, encode_json
+from gpu_infer.client.kserve_service import kserve_inputs
+from gpu_infer.client.messages import Response
+from gpu_infer.client.pictures import scaled_file
+from gpu_infer.errors import BadInputError
+
+pytestmark = pytest.mark.filterwarnings("ignore:Stored array in format 3.0")  # NumPy's, over a field's name
 
 SHAPES = arrays.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4)
 ORDERS = st.sampled_from(["<", ">"])
@@ -66,7 +74,6 @@ def laid_out(draw: st.DrawFn) -> np.ndarray[Any, Any]:
     return array
 
 
-@pytest.mark.filterwarnings("ignore:Stored array in format 3.0")  # a name of a field that is not Latin-1
 @given(laid_out())
 def test_npy_of_every_dtype_and_layout_comes_back_byte_for_byte(array):
     body = encode_npy(array)
@@ -245,3 +252,79 @@ def test_json_is_read_the_same_with_and_without_orjson(body):
     slow_kind, slow_value = without_orjson(decode_json, body)
     assert kind == slow_kind
     assert alike(value, slow_value) if kind == "result" else value == slow_value
+
+
+# --- whole inputs and answers -----------------------------------------------------------------------------------------
+
+CODECS = st.sampled_from([None, "json", "npy", "bytes", "kserve"])
+
+
+@given(laid_out())
+def test_arrays_handed_in_arrive_as_they_were(array):
+    assume(array.dtype.kind not in "SU")
+    payload = encode(array)
+    back = decode_npy(payload.body)
+    assert (payload.content_type, back.dtype, back.shape) == ("application/x-npy", array.dtype, array.shape)
+    assert back.tobytes() == array.tobytes()
+
+
+@given(arrays.arrays(st.sampled_from(["?", "<i2", "<u4", "<f2", "<f4", "<f8"]), SHAPES), st.integers(1, 3))
+def test_lists_of_arrays_arrive_stacked(array, count):
+    assume(array.ndim)
+    payload = encode([array] * count)
+    assert payload.items == "many"
+    np.testing.assert_array_equal(decode_npy(payload.body), np.stack([array] * count))
+
+
+@given(
+    st.recursive(
+        st.none()
+        | st.booleans()
+        | st.integers()
+        | st.floats()
+        | st.text(max_size=4)
+        | st.binary(max_size=8)
+        | laid_out(),
+        lambda inner: (
+            st.lists(inner, max_size=3) | st.tuples(inner) | st.dictionaries(st.text(max_size=3), inner, max_size=2)
+        ),
+        max_leaves=5,
+    ),
+    CODECS,
+    st.booleans(),
+)
+def test_whatever_is_handed_in_is_sent_or_refused(x, codec, one):
+    try:
+        payload = kserve_inputs(x, one=one, max_side=None) if codec == "kserve" else encode(x, codec, one=one)
+    except BadInputError as error:
+        assert error.attempts == 0  # noqa: PT017
+        return
+    assert isinstance(payload.body, bytes)
+
+
+@given(
+    st.binary(max_size=60),
+    st.sampled_from(["", "application/json", "application/x-npy", "text/html", "application/octet-stream", "\u00e9"]),
+    st.none() | st.text(max_size=5) | st.integers(0, 70).map(str),
+    CODECS,
+)
+def test_no_answer_of_any_type_does_harm(body, content_type, head, codec):
+    headers = {"content-type": content_type} | ({} if head is None else {"inference-header-content-length": head})
+    for data in (body, b'{"outputs": [' + body, b"\x93NUMPY\x01\x00" + body):
+        kind, value = outcome(read_value, Response(200, headers, data), codec)
+        assert kind == "result" or len(value[1]) < 1000
+
+
+@given(st.binary(min_size=1, max_size=30), st.integers(0, 2000), st.booleans(), st.sampled_from(["JPEG", "PNG"]))
+def test_a_broken_picture_is_scaled_or_refused(noise, at, cut, kind):
+    image = pytest.importorskip("PIL.Image")
+    stream = io.BytesIO()
+    image.new("RGB", (64, 32), (10, 200, 90)).save(stream, kind)
+    good = stream.getvalue()
+    at = at % len(good)
+    broken = good[:at] + noise + (b"" if cut else good[at + len(noise) :])
+    try:
+        scaled = scaled_file(broken, 16)
+    except BadInputError:
+        return
+    assert scaled == broken or max(image.open(io.BytesIO(scaled)).size) == 16
