@@ -782,3 +782,16 @@ def test_the_credentials_of_azure_fit_the_annotations():
     clients[0].close()
     given_out = Sealed(azure.AccessTokenInfo("the-key", int(NOON + HOUR), refresh_on=int(NOON + 60)))
     assert (given_out.expires_on, given_out.refresh_on, given_out.problem(NOON)) == (NOON + HOUR, NOON + 60, "")
+
+
+def test_a_real_entra_credential_that_cannot_sign_in(make, server):
+    identity = pytest.importorskip("azure.identity")
+    nobody = "00000000-0000-0000-0000-000000000001"
+    options = {"authority": "127.0.0.1:9", "disable_instance_discovery": True, "retry_total": 0}
+    face = make(identity.ClientSecretCredential(nobody, nobody, SECRETS[3], **options))
+    error = failure_of(face)
+    assert isinstance(error, errors.AuthenticationError)
+    assert "The Microsoft Entra credential raised ClientAuthenticationError: Authentication failed" in str(error)
+    assert type(error.__cause__).__name__ == "ClientAuthenticationError"
+    assert count_secrets(error) == 0
+    assert server.seen == []
