@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import ssl
+import zlib
 from typing import cast
 
 from .credentials import CredentialError
@@ -54,6 +55,8 @@ def reason_of(error: BaseException) -> str:
     """In a few words, what the operating system or the protocol said; never the address with its query."""
     chain = chain_of(error)
     for inner in reversed(chain):
+        if isinstance(inner, zlib.error):
+            return f"it cannot be unpacked ({inner})"
         if isinstance(inner, ConnectionError) and inner.errno:
             return os.strerror(inner.errno)
         if isinstance(inner, OSError) and inner.strerror:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import threading
+from typing import Any
 
 import pytest
 
@@ -230,3 +231,22 @@ def test_what_a_client_may_retry_is_a_share_of_what_it_gets_done(make, server, s
     with pytest.raises(errors.OverloadedError) as caught:
         unlimited.score(b"x")
     assert caught.value.attempts == 51
+
+
+def test_who_watches_a_patient_call_sees_every_attempt(make, server, steps):
+    """So ``score_many`` knows what the service bears, and waits for the budget instead of giving up."""
+    server.plays(steps.answer(429), steps.raw(b""), steps.answer(200, [1]))
+    face = make(retries=RetryPolicy(idempotent=True, base=0))
+    while face.client._budget.take(face.outside.time):
+        pass
+    seen: list[Any] = []
+    conversation = face.client._score_conversation(
+        face.client._encode(b"x", one=False),
+        None,
+        patient=True,
+        watch=lambda *attempt: seen.append(attempt),
+    )
+    assert face._call("_run", conversation).value == [1]
+    assert [getattr(outcome, "status", None) or outcome.kind for outcome, _ in seen] == [429, "broken", 200]
+    assert [took for _, took in seen] == [0, 0, 0], "on this clock only waiting takes time"
+    assert face.outside.sleeps == [1.5, 0.75], "for the budget: a token each second, waits spread up to twofold"
