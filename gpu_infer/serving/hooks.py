@@ -37,6 +37,7 @@ class Hook:
         keeps_rank: whether what goes in has the rank of what comes out.
         of_user: whether a step is a function of the user's.
         quick: whether all steps take no longer than a change of threads.
+        decodes: whether the first step decodes images, and refuses what is none.
     """
 
     text: str
@@ -45,6 +46,7 @@ class Hook:
     keeps_rank: bool = False
     of_user: bool = False
     quick: bool = False
+    decodes: bool = False
 
     def __call__(self, value: Any) -> Any:  # noqa: D102 - a chain is called
         for step in self.steps:
@@ -78,7 +80,7 @@ def load_hook(text: str, *, role: str, folder: Path) -> Optional[Hook]:
     keeps_rank = all(piece.startswith("divide:") for piece in pieces)
     of_user = any(map(is_file_hook, pieces))
     quick = not of_user and not any(piece.startswith("image:") for piece in pieces)
-    return Hook(text, tuple(steps), item_ndim, keeps_rank, of_user, quick)
+    return Hook(text, tuple(steps), item_ndim, keeps_rank, of_user, quick, pieces[0].startswith("image:"))
 
 
 def split_file_hook(part: str) -> Tuple[str, str]:

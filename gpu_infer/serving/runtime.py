@@ -28,7 +28,7 @@ from .codecs.decode import (
 from .codecs.encode import encode_results, to_json
 from .cores import usable_cores
 from .engine.engine import Engine, ModelFacts
-from .engine.jobs import BlockResult
+from .engine.jobs import BlockResult, Rows
 from .engine.latencies import Latencies
 from .engine.scheduling import Scheduler
 from .failures import (
@@ -54,8 +54,8 @@ HOOK_THREADS = 32
 Results = Union[List[Any], np.ndarray]
 """One result per item."""
 
-Block = Tuple[Sequence[int], np.ndarray]
-"""Items that can share a batch: where they stand in the request, and ``[k, ...]``."""
+Block = Tuple[Sequence[int], Rows]
+"""Items that can share a batch: where they stand in the request, and ``[k, ...]`` or what makes it."""
 
 
 @dataclass
@@ -93,6 +93,7 @@ class Runtime:
         self.model: ModelFacts = engine.facts
         self.preprocess = preprocess
         self.postprocess = postprocess
+        self._looks = preprocess is None or not preprocess.decodes
         self._wanted: Tuple[str, ...] = tuple(spec.name for spec in self.model.outputs)
         self._scheduler = scheduler
         self._version = version
@@ -185,7 +186,7 @@ class Runtime:
         started = time.perf_counter()
         try:
             items = self._decode(request, body)
-            blocks = self._blocks(items, deadline)
+            blocks = self._blocks(items, deadline, trace)
             trace.decode_ms = (time.perf_counter() - started) * 1e3
             results = self._score(items, blocks, deadline, trace)
             accept_npy = parse_accept(header(request, "accept"))
@@ -213,14 +214,15 @@ class Runtime:
         if problem:
             raise BadInput(problem)
         if isinstance(body, list):
-            return decode_parts(body)
-        decode = partial(decode_body, content_type(request), body, item_ndim=self.item_ndim, many=many)
+            return decode_parts(body, look=self._looks)
+        kind, ndim = content_type(request), self.item_ndim
+        decode = partial(decode_body, kind, body, item_ndim=ndim, many=many, look=self._looks)
         try:
             return decode() if len(body) < LARGE_BODY else self._scheduler.offload("decode", self._cores, decode)
         except MemoryError as error:
             raise BodyTooLarge(NO_MEMORY) from error
 
-    def _blocks(self, items: Items, deadline: float) -> Sequence[Block]:
+    def _blocks(self, items: Items, deadline: float, trace: _Trace) -> Sequence[Block]:
         """Preprocess and check the items of a request, and group those that can share a batch."""
         values = items.values
         if self.preprocess is None and self.model.input.dtype != "bytes":
@@ -229,10 +231,20 @@ class Runtime:
                 return [(range(len(values)), self._check_block(values))] if len(values) else []
             if len(values) == 1 and is_array(values[0]):
                 return [((0,), self._check(values[0], 0 if items.many else None)[np.newaxis])]
+        hook = self.preprocess
+        if hook is not None and not (hook.quick or hook.of_user) and len(values) == 1 and self.engine.makes:
+            return [((0,), partial(self._make, values[0], 0 if items.many else None, deadline, trace))]
         prepare = [
             partial(self._prepare, item, index if items.many else None, deadline) for index, item in enumerate(values)
         ]
         return _by_shape(self._run_all(prepare, self.preprocess))
+
+    def _make(self, item: Any, index: Optional[int], deadline: float, trace: _Trace) -> np.ndarray:
+        """Prepare an item where it runs: what one thread has just decoded another would have to fetch."""
+        started = time.perf_counter()
+        rows = _stacked([self._prepare(item, index, deadline)])
+        trace.decode_ms += (time.perf_counter() - started) * 1e3
+        return rows
 
     def _run_all(self, calls: Sequence[Callable[[], Any]], hook: Optional[Hook]) -> List[Any]:
         """Run the calls of a hook, several at once where that keeps others from waiting; those of none as they are."""
@@ -368,15 +380,16 @@ def _by_shape(items: Sequence[Any]) -> Sequence[Block]:
     groups: Dict[Any, List[int]] = {}
     for index, item in enumerate(items):
         groups.setdefault(item.shape if is_array(item) else None, []).append(index)
-    blocks: List[Block] = []
-    for shape, indices in groups.items():
-        if shape is None:
-            rows = np.empty(len(indices), dtype=object)
-            rows[:] = [items[index] for index in indices]
-        else:
-            rows = np.stack([items[index] for index in indices])
-        blocks.append((indices, rows))
-    return blocks
+    return [(indices, _stacked([items[index] for index in indices])) for indices in groups.values()]
+
+
+def _stacked(items: Sequence[Any]) -> np.ndarray:
+    """Items of one shape, or bytes, as a block."""
+    if not is_array(items[0]):
+        rows = np.empty(len(items), dtype=object)
+        rows[:] = items
+        return rows
+    return items[0][np.newaxis] if len(items) == 1 else np.stack(items)
 
 
 def _hook_failure(role: str, error: BaseException, index: Optional[int]) -> ModelFailure:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -251,3 +253,42 @@ def test_a_mistake_of_whoever_takes_the_result_does_not_end_the_device() -> None
     batcher.submit(np.array([1.0]), deadline=in_a_minute(), done=mistaken)
     assert values_of(batcher.run(np.array([2.0]), deadline=in_a_minute())) == [4.0]
     batcher.close()
+
+
+def test_an_item_is_made_where_it_runs_and_one_that_cannot_be_made_fails_alone() -> None:
+    threads: list[str] = []
+
+    def make(value: float) -> np.ndarray:
+        threads.append(threading.current_thread().name)
+        if value < 0:
+            raise BadInput("below zero")
+        return np.full((1, 2), value, np.float32)
+
+    started, release = threading.Event(), threading.Event()
+
+    def predict(rows: np.ndarray) -> dict[str, np.ndarray]:
+        started.set()
+        assert release.wait(10)
+        return {"y": rows * 2}
+
+    batcher = Batcher(predict, max_batch=4, max_queue=8)
+    outcomes: SimpleQueue[tuple[float, Any]] = SimpleQueue()
+    try:
+        deadline = time.monotonic() + 10
+        for value in (1.0, 2.0, -1.0, 3.0):
+            done = partial(_put, outcomes, value)
+            batcher.submit(partial(make, value), deadline=deadline, done=done)
+            assert started.wait(10)  # the first one runs alone, the others wait behind it
+        release.set()
+        found = dict(outcomes.get(timeout=10) for _ in range(4))
+    finally:
+        release.set()
+        batcher.close()
+    assert isinstance(found[-1.0], BadInput)
+    assert [found[value].outputs["y"].tolist() for value in (1.0, 2.0, 3.0)] == [[[2, 2]], [[4, 4]], [[6, 6]]]
+    assert [found[value].batch for value in (1.0, 2.0, 3.0)] == [1, 2, 2]
+    assert set(threads) == {"gpu-infer-device-0"}
+
+
+def _put(outcomes: SimpleQueue[tuple[float, Any]], value: float, outcome: Any) -> None:
+    outcomes.put((value, outcome))

@@ -49,7 +49,9 @@ class Part:
     body: bytes
 
 
-def decode_body(content_type: str, body: bytes, *, item_ndim: Optional[int], many: Optional[bool]) -> Items:
+def decode_body(
+    content_type: str, body: bytes, *, item_ndim: Optional[int], many: Optional[bool], look: bool = True
+) -> Items:
     """Read a body that is not multipart.
 
     Args:
@@ -57,6 +59,7 @@ def decode_body(content_type: str, body: bytes, *, item_ndim: Optional[int], man
         body: as received.
         item_ndim: rank of an item, ``None`` where it is not known.
         many: what ``x-gpu-infer-items`` said, ``None`` without it.
+        look: whether to look at the header of an image, which takes time: not where it is decoded next.
 
     Raises:
         BadInput: what the body holds is not what its type says.
@@ -72,11 +75,11 @@ def decode_body(content_type: str, body: bytes, *, item_ndim: Optional[int], man
         return by_rank(npy.decode(body), item_ndim=item_ndim, many=many)
     if many:
         raise BadInput(f"A body of {content_type} is one item; many come as multipart/form-data, .npy or JSON.")
-    return Items([_single(content_type, body)], many=False)
+    return Items([_single(content_type, body, look=look)], many=False)
 
 
-def decode_parts(parts: Sequence[Part]) -> Items:
-    """Read the files of a multipart body, one item each."""
+def decode_parts(parts: Sequence[Part], *, look: bool = True) -> Items:
+    """Read the files of a multipart body, one item each; ``look`` as for ``decode_body``."""
     if not parts:
         raise BadInput("The multipart body has no file part. Send one file per item, each with a file name.")
     values: List[Any] = []
@@ -90,7 +93,7 @@ def decode_parts(parts: Sequence[Part]) -> Items:
             elif content_type == JSON:
                 raise UnsupportedContentType("JSON in a part of a multipart body is not accepted; send it as a body.")
             else:
-                values.append(_single(content_type, part.body))
+                values.append(_single(content_type, part.body, look=look))
         except BadInput as failure:
             failure.item = index
             raise
@@ -169,11 +172,12 @@ def _recognise(body: bytes) -> str:
     return BYTES
 
 
-def _single(content_type: str, body: bytes) -> bytes:
+def _single(content_type: str, body: bytes, *, look: bool) -> bytes:
     if content_type.startswith("image/"):
         if not body:
             raise BadInput("The image is empty.")
-        check_header(body, content_type)
+        if look:
+            check_header(body, content_type)
         return body
     if content_type == BYTES:
         return body

@@ -136,16 +136,13 @@ def image_to_array(item: Any, options: ImageOptions) -> np.ndarray:
     else:
         got = f"{item.dtype} {list(item.shape)}" if is_array(item) else type(item).__name__
         raise BadInput(f"This service takes an encoded image, or pixels as uint8 [height, width, 3]; got {got}.")
-    pixels = _resize(image, options)
-    if options.mean != (0.0,) or options.std != (1.0,):
-        pixels = (pixels - np.array(options.mean, np.float32)) / np.array(options.std, np.float32)
-    if options.layout == "nchw":
-        pixels = pixels.transpose(2, 0, 1)
+    planes = _planes(image, options)
+    pixels = planes if options.layout == "nchw" else planes.transpose(1, 2, 0)
     return np.ascontiguousarray(pixels, dtype=options.dtype)
 
 
-def _resize(image: Any, options: ImageOptions) -> np.ndarray:
-    """Resize to float32 ``[height, width, channels]``.
+def _planes(image: Any, options: ImageOptions) -> np.ndarray:
+    """Resize and normalise to float32 ``[channels, height, width]``.
 
     Each channel is resized as floats: Pillow would round the pixels of a colour image to whole numbers, TensorFlow and
     PyTorch do not, and a model notices (EfficientNet-Lite0 on a photograph: 0.820 instead of 0.828).
@@ -153,22 +150,24 @@ def _resize(image: Any, options: ImageOptions) -> np.ndarray:
     from PIL import Image, ImageOps
 
     size = (options.width, options.height)
-    if image.size == size:
-        pixels = np.asarray(image, dtype=np.float32)
-        return pixels if pixels.ndim == 3 else pixels[:, :, np.newaxis]
+    method = getattr(Image.Resampling, options.resize.upper())
     # Far larger than the result: averaged down first, to a size that no filter can tell from the whole.
     factor = min(image.width // (options.width * 4), image.height // (options.height * 4))
     if factor > 1:
         image = image.reduce(factor)
-    method = getattr(Image.Resampling, options.resize.upper())
 
     def resized(band: Any) -> np.ndarray:
+        if band.size == size:
+            return np.asarray(band)
         whole = band.convert("F")
         return np.asarray(ImageOps.fit(whole, size, method) if options.crop == "center" else whole.resize(size, method))
 
     bands = image.split()
-    pixels = np.empty((options.height, options.width, len(bands)), np.float32)
-    for number, band in enumerate(bands):
-        # One after the other, so that each takes the memory that the one before has left: fresh memory costs more time.
-        pixels[:, :, number] = resized(band)
-    return pixels
+    count = max(len(bands), len(options.mean), len(options.std))  # a grey picture may have a mean per channel, too
+    planes = np.empty((count, options.height, options.width), np.float32)
+    for number in range(count):
+        # One after the other, and each to its end: it stays in the cache, and the next takes the memory that it leaves.
+        band = resized(bands[number % len(bands)])
+        np.subtract(band, options.mean[number % len(options.mean)], out=planes[number], dtype=np.float32)
+        planes[number] /= np.float32(options.std[number % len(options.std)])
+    return planes

@@ -18,7 +18,7 @@ from typing import Any, Callable, Deque, Dict, List, Mapping, Optional, Tuple, T
 import numpy as np
 
 from ..failures import BadInput, DeadlineExceeded, ModelFailure, Overloaded, RequestFailure, first_line
-from .jobs import BlockResult, Done, Gather, Job, Outputs, batch_sizes, stacked
+from .jobs import BlockResult, Done, Gather, Job, Outputs, Rows, batch_sizes, count_of, stacked
 from .latencies import Latencies
 from .scheduling import Scheduler, Threads, TimedOut
 
@@ -115,11 +115,11 @@ class Batcher:
 
     # --- for requests -------------------------------------------------------------------------------------------------
 
-    def run(self, rows: np.ndarray, *, deadline: float) -> BlockResult:
+    def run(self, rows: Rows, *, deadline: float) -> BlockResult:
         """Run a block of items of one shape and wait for its results.
 
         Args:
-            rows: ``[k, ...]``, any k above 0.
+            rows: ``[k, ...]``, any k above 0; or what makes ``[1, ...]`` of one item, see ``Job``.
             deadline: on the clock of ``time.monotonic``.
 
         Raises:
@@ -138,31 +138,31 @@ class Batcher:
             raise outcome
         return outcome
 
-    def submit(self, rows: np.ndarray, *, deadline: float, done: Done) -> List[Job]:
+    def submit(self, rows: Rows, *, deadline: float, done: Done) -> List[Job]:
         """Queue a block of items.
 
         Args:
-            rows: ``[k, ...]``, any k above 0.
+            rows: see ``run``.
             deadline: on the clock of ``time.monotonic``; what has not started by then never will.
             done: called once, by whatever thread is done, with a ``BlockResult`` or a ``RequestFailure``.
 
         Raises:
             Overloaded: the queue has no room; ``done`` is not called.
         """
-        now = time.monotonic()
-        if len(rows) <= self.max_batch:
+        now, count = time.monotonic(), count_of(rows)
+        if callable(rows) or count <= self.max_batch:
             jobs = [Job(rows, deadline, now, done)]
         else:
-            starts = range(0, len(rows), self.max_batch)
+            starts = range(0, count, self.max_batch)
             gather = Gather(len(starts), self.max_batch, done)
             jobs = [
                 Job(rows[at : at + self.max_batch], deadline, now, gather.place(index))
                 for index, at in enumerate(starts)
             ]
         with self._lock:
-            self._admit(len(rows), deadline - now)
+            self._admit(count, deadline - now)
             self._jobs.extend(jobs)
-            self._waiting += len(rows)
+            self._waiting += count
             woken = min(self._idle, len(jobs))
             self._idle -= woken
         if self.inline:
@@ -288,7 +288,7 @@ class Batcher:
         size, now = 0, time.monotonic()
         while self._jobs and size < most and len(passed_over) < _LOOK_AHEAD:
             job = self._jobs.popleft()
-            count = len(job.rows)
+            count = job.count
             if job.abandoned or job.deadline <= now:
                 self._waiting -= count
                 self._counts["expired"] += count
@@ -306,8 +306,11 @@ class Batcher:
 
     def _finish(self, jobs: List[Job]) -> None:
         """Run one batch; whatever happens, each job of it gets an answer."""
+        taken = time.monotonic()
+        made = [(job, rows) for job in jobs for rows in (job.make(),) if rows is not None]
+        jobs = [job for job, _ in made]
         try:
-            results = self._run_jobs(jobs)
+            results = self._run_jobs(jobs, [rows for _, rows in made], taken) if made else []
         except BaseException as error:  # out of memory between the runs: this batch fails, the next may not
             failure = ModelFailure(f"The batch could not be run: {type(error).__name__}: {first_line(error)}")
             failure.__cause__ = error
@@ -316,34 +319,34 @@ class Batcher:
             job.finish(result)
         self._after_batch()
 
-    def _run_jobs(self, jobs: List[Job]) -> List[Any]:
-        """Run one batch; returns each job's part."""
+    def _run_jobs(self, jobs: List[Job], parts: List[np.ndarray], taken: float) -> List[Any]:
+        """Run one batch of jobs and their rows, which left the queue when ``taken``; returns each job's part."""
+        rows = parts[0] if len(parts) == 1 else np.concatenate(parts)
         started = time.monotonic()
-        rows = jobs[0].rows if len(jobs) == 1 else np.concatenate([job.rows for job in jobs])
         outputs, pieces, failures = self._run_isolated(rows)
         count, seconds = len(rows), time.monotonic() - started
-        compute = seconds * 1e3
+        compute, busy = seconds * 1e3, time.monotonic() - taken
         with self._lock:
             self._histogram[count] += 1
             self._counts["items"] += count
             self._counts["failed"] += len(failures)
             self._seconds += seconds
-            pace = seconds / count
+            pace = busy / count
             self._pace = pace if not self._pace else self._pace + _NEWEST * (pace - self._pace)
             self.latencies.add("compute", compute, len(jobs))
             for job in jobs:
-                self.latencies.add("queue", (started - job.queued) * 1e3)
+                self.latencies.add("queue", (taken - job.queued) * 1e3)
         results: List[Any] = []
         at = 0
         for job in jobs:
-            end = at + len(job.rows)
+            end = at + job.count
             mine = {index - at: failure for index, failure in failures.items() if at <= index < end} if failures else {}
             part: Outputs = {}
             if not failures:
                 part = {name: values[at:end] for name, values in outputs.items()}
             elif not mine:
                 part = stacked(pieces[at:end])
-            results.append(BlockResult(part, mine, count, (started - job.queued) * 1e3, compute))
+            results.append(BlockResult(part, mine, count, (taken - job.queued) * 1e3, compute))
             at = end
         return results
 

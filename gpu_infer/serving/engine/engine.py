@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Dict, List, Mapping, Protocol, Tuple
 
-import numpy as np
-
 from ..adapters.base import Adapter, DeviceInfo, TensorSpec
-from .jobs import BlockResult
+from .jobs import BlockResult, Rows
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,12 @@ class Engine(Protocol):
 
     facts: ModelFacts
 
-    def run(self, rows: np.ndarray, *, deadline: float) -> BlockResult:
+    @property
+    def makes(self) -> bool:
+        """Whether ``run`` is better given what makes an item than the item."""
+        ...
+
+    def run(self, rows: Rows, *, deadline: float) -> BlockResult:
         """Run a block of items of one shape, see ``Batcher.run``."""
         ...
 

@@ -13,6 +13,7 @@ from ..failures import ModelFailure, RequestFailure, first_line
 
 Outputs = Dict[str, np.ndarray]
 Done = Callable[[Any], None]
+Rows = Union[np.ndarray, Callable[[], np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -35,18 +36,38 @@ class BlockResult:
 
 
 class Job:
-    """Some items of one request, at most a batch of them, waiting for the device."""
+    """Some items of one request, at most a batch of them, waiting for the device.
 
-    __slots__ = ("abandoned", "deadline", "done", "key", "queued", "rows")
+    Args:
+        rows: ``[k, ...]``; or what makes ``[1, ...]`` of one item, always of the same shape and dtype. It is called in
+            the thread that runs the item; what it raises becomes the result.
+        deadline, queued: on the clock of ``time.monotonic``.
+        done: called once, with what became of it.
+    """
 
-    def __init__(self, rows: np.ndarray, deadline: float, queued: float, done: Done) -> None:
-        self.rows: np.ndarray = rows
+    __slots__ = ("abandoned", "count", "deadline", "done", "key", "queued", "rows")
+
+    def __init__(self, rows: Rows, deadline: float, queued: float, done: Done) -> None:
+        self.rows: Rows = rows
+        self.count: int = count_of(rows)
         self.deadline: float = deadline
         self.queued: float = queued
         self.done: Done = done
         self.abandoned: bool = False
-        # Jobs of one key can run in one batch.
-        self.key: Tuple[Any, ...] = (rows.dtype, rows.shape[1:])
+        # Jobs of one key can run in one batch; what makes items makes all of one shape.
+        self.key: Tuple[Any, ...] = () if callable(rows) else (rows.dtype, rows.shape[1:])
+
+    def make(self) -> Optional[np.ndarray]:
+        """The rows; ``None`` where they cannot be made, which is handed over."""
+        try:
+            return self.rows() if callable(self.rows) else self.rows
+        except RequestFailure as failure:
+            self.finish(failure)
+        except BaseException as error:  # no memory: this request fails, the next may not
+            failure = ModelFailure(f"The item could not be made: {type(error).__name__}: {first_line(error)}")
+            failure.__cause__ = error
+            self.finish(failure)
+        return None
 
     def finish(self, result: Any) -> None:
         """Hand over what became of it; whatever goes wrong there must not end the thread that others wait for."""
@@ -54,6 +75,11 @@ class Job:
             self.done(result)
         except Exception:
             traceback.print_exc()
+
+
+def count_of(rows: Rows) -> int:
+    """How many items there are."""
+    return 1 if callable(rows) else len(rows)
 
 
 def batch_sizes(max_batch: int, *, fixed: Optional[int], padded: bool) -> List[int]:

@@ -15,7 +15,7 @@ from ..stages import stage
 from .batching import Batcher, nothing
 from .calibration import Form, calibrate
 from .engine import ModelFacts
-from .jobs import BlockResult
+from .jobs import BlockResult, Rows
 from .scheduling import Scheduler
 
 WARM_UP_SECONDS = 120.0
@@ -68,7 +68,12 @@ class LocalEngine:
                 current.note = str(self.form)
         self._batcher.forget()
 
-    def run(self, rows: np.ndarray, *, deadline: float) -> BlockResult:
+    @property
+    def makes(self) -> bool:
+        """See ``Engine``: where each core runs a batch of its own, threads that only decode would take it away."""
+        return self.form.parallel > 1 and self.facts.device.kind == "cpu"
+
+    def run(self, rows: Rows, *, deadline: float) -> BlockResult:
         """See ``Engine``."""
         return self._batcher.run(rows, deadline=deadline)
 

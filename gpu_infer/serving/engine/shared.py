@@ -19,14 +19,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Deque, Dict, Generator, List, Mapping, Optional, Tuple
 
-import numpy as np
-
 from ..failures import DeadlineExceeded, Overloaded, RequestFailure
 from ..model_process import BUFFER, FAILED, READY, is_there
 from ..stages import say
 from . import frames
 from .engine import ModelFacts
-from .jobs import BlockResult
+from .jobs import BlockResult, Rows
 from .scheduling import Scheduler, TimedOut, Waiter
 
 REPORT_SECONDS = 30.0
@@ -74,11 +72,16 @@ class SharedEngine:
 
     # --- for requests -------------------------------------------------------------------------------------------------
 
-    def run(self, rows: np.ndarray, *, deadline: float) -> BlockResult:
+    @property
+    def makes(self) -> bool:
+        """See ``Engine``: what makes an item cannot be sent."""
+        return False
+
+    def run(self, rows: Rows, *, deadline: float) -> BlockResult:
         """See ``Engine``."""
         number = next(self._numbers)
         try:
-            kind, body = self._ask(number, frames.run(number, rows, deadline), deadline)
+            kind, body = self._ask(number, frames.run(number, rows() if callable(rows) else rows, deadline), deadline)
         except TimedOut:
             raise DeadlineExceeded("No result within the time-out: the model is slow or the queue is long.") from None
         if kind == frames.DONE:
