@@ -163,9 +163,16 @@ def test_leaving_many_early_leaves_nothing_running(make, server, steps):
 
 
 def test_closing_wakes_those_who_wait_for_a_retry(server, steps):
-    server.plays(steps.answer(503, b"", {"Retry-After": "30"}))
     client = ScoringClient(server.uri)
     caught: list[BaseException] = []
+    waits = threading.Event()
+
+    def wait(seconds: float) -> None:
+        waits.set()
+        client._closed.wait(seconds)
+
+    server.plays(steps.answer(503, b"", {"Retry-After": "30"}))
+    client._sleep = wait
 
     def call() -> None:
         try:
@@ -175,10 +182,10 @@ def test_closing_wakes_those_who_wait_for_a_retry(server, steps):
 
     thread = threading.Thread(target=call)
     thread.start()
-    while not server.seen:
-        time.sleep(0.005)
+    assert waits.wait(5)
     client.close()
     thread.join(5)
+    assert not thread.is_alive()
     assert [str(error) for error in caught] == ["The client is closed."]
 
 

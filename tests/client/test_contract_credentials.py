@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import pickle
 import threading
-import time
 import traceback
 from typing import Any
 
@@ -99,13 +98,22 @@ def test_a_rotated_key_is_fetched_once_for_all(make, server, steps):
 
 def test_a_provider_that_fails_is_asked_once_by_those_who_wait_for_it(make, server, steps):
     calls: list[int] = []
+    begun = threading.Barrier(9)
 
     def provider() -> str:
         calls.append(1)
-        time.sleep(0.1)  # long enough for the others to queue up
+        if len(calls) == 1:
+            begun.wait(5)  # the others queue up meanwhile
         raise OSError("the vault is sealed")
 
     face = make(provider)
+    begin = face.client._score_conversation
+
+    def and_say_so(*arguments: Any, **options: Any) -> Any:
+        threading.Thread(target=begun.wait, args=(5,)).start()
+        return begin(*arguments, **options)
+
+    face.client._score_conversation = and_say_so
     results = face.at_once(8, b"x")
     assert len(calls) < 8
     for error in results:
