@@ -10,7 +10,17 @@ from typing import Any
 
 from gpu_infer.blotting import remember_secrets
 from gpu_infer.errors import Finding, PreflightError
-from gpu_infer.spec import Batching, Cluster, ModelRef, Resources, Scale, ServiceSpec, seconds_of, service_name_from
+from gpu_infer.spec import (
+    Batching,
+    Cluster,
+    ModelRef,
+    Resources,
+    Scale,
+    ServiceSpec,
+    labels_from,
+    seconds_of,
+    service_name_from,
+)
 
 __all__ = ["Hook", "spec_from"]
 
@@ -37,6 +47,7 @@ def spec_from(model: Any, **a: Any) -> ServiceSpec:
         output=a["output"] or "",
         preprocess=_hook_text(a["preprocess"], "preprocess"),
         postprocess=_hook_text(a["postprocess"], "postprocess"),
+        labels=labels_from(a["labels"]),
         cluster=_cluster_of(a["cluster"]),
         resources=Resources(a["gpus_per_replica"], a["cpu_cores"], a["memory_gb"], a["vm_size"]),
         scale=Scale.of(a["replicas"], a["workers"]),

@@ -16,10 +16,11 @@ from typing import Any
 
 from gpu_infer._version import __version__
 from gpu_infer.serving.hooks import split_file_hook
+from gpu_infer.serving.labels import LABELS_FILE, check_labels, read_labels
 from gpu_infer.sources import local_imports
 from gpu_infer.spec import ServiceSpec
 
-__all__ = ["TEMPLATES", "Bundle", "Template", "build_bundle", "hook_files", "load_template", "model_files"]
+__all__ = ["TEMPLATES", "Bundle", "Template", "build_bundle", "hook_files", "labels_in", "load_template", "model_files"]
 
 TEMPLATES = ("tensorflow", "torch", "onnx")
 FRAMEWORK_TEMPLATES = {"tensorflow": "tensorflow", "torch": "torch", "onnxruntime": "onnx"}
@@ -113,6 +114,9 @@ def build_bundle(spec: ServiceSpec, parent: Path, *, template: Template) -> Bund
             _copy_script(path, building, name=path.name)
         if hook:
             settings[role] = "|".join(_by_name(piece.strip()) for piece in hook.split("|"))
+    if spec.labels is not None:
+        (building / LABELS_FILE).write_text("\n".join(labels_in(spec.labels)) + "\n", "utf-8")
+        settings["labels"] = LABELS_FILE
     conda = spec.conda_file.read_text("utf-8") if spec.conda_file else template.conda
     (building / "conda.yml").write_text(conda, "utf-8")
     environment = container_environment(spec)
@@ -121,6 +125,17 @@ def build_bundle(spec: ServiceSpec, parent: Path, *, template: Template) -> Bund
     digest = _digest(building)
     folder = building.rename(parent / f"gpu-infer-{digest}")
     return Bundle(folder, digest, environment)
+
+
+def labels_in(given: Path | tuple[str, ...]) -> tuple[str, ...]:
+    """The labels of a spec, checked.
+
+    Raises:
+        LabelsError: they cannot be used; it says why.
+    """
+    if isinstance(given, Path):
+        return read_labels(given)
+    return check_labels([label.strip() for label in given], where="labels=")
 
 
 def model_files(path: Path) -> list[Path]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -44,6 +44,7 @@ def deploy(
     output: str | None = None,
     preprocess: Hook = None,
     postprocess: Hook = None,
+    labels: str | Path | Sequence[str] | None = None,
     cluster: Cluster | str | Any | None = None,
     vm_size: str | None = None,
     replicas: int | tuple[int, int] = 1,
@@ -77,6 +78,7 @@ def deploy(  # pyright: ignore[reportInconsistentOverload] - the first overload 
     output: str | None = None,
     preprocess: Hook = None,
     postprocess: Hook = None,
+    labels: str | Path | Sequence[str] | None = None,
     cluster: Cluster | str | Any | None = None,
     vm_size: str | None = None,
     replicas: int | tuple[int, int] = 1,
@@ -115,6 +117,9 @@ def deploy(  # pyright: ignore[reportInconsistentOverload] - the first overload 
             ``"divide:255"``, ``"flatten"``), ``"file.py:function"``, a path (its function ``preprocess``), or a
             function defined in a file. Steps are joined with ``|``.
         postprocess: the same behind the model: ``"argmax"``, ``"softmax"``, ``"sigmoid"``, ``"top_k:5"``, or yours.
+        labels: names of the classes, in their order: a text file in UTF-8 with one per line, or a list. Those in a
+            ``labels.txt`` in the model's folder where ``None``. ``describe()`` tells them, and ``result=ClassScores``
+            of ``score()`` uses them.
         cluster: on AKS: ``Cluster(...)``, created where it does not exist; the name of one; or what
             ``provision_cluster()`` gives. ``Cluster()`` where ``None``. Has no effect on this machine, like all up to
             ``memory_gb``.

@@ -61,6 +61,7 @@ class Plan:
             ("preprocess", spec.preprocess),
             ("output", spec.output),
             ("postprocess", spec.postprocess),
+            ("labels", _labels(spec)),
             ("entry script", str(spec.entry_script or "")),
             *([] if spec.target == "local" else self._cloud_rows()),
             ("workers", str(spec.scale.workers)),
@@ -123,6 +124,11 @@ class Plan:
     def _repr_html_(self) -> str:
         pairs = [*self.rows(), *((finding.level.upper(), str(finding)) for finding in self.findings)]
         return html_table("Plan", pairs)
+
+
+def _labels(spec: ServiceSpec) -> str:
+    """Where the labels come from; empty where none are given."""
+    return f"{len(spec.labels):,} given" if isinstance(spec.labels, tuple) else str(spec.labels or "")
 
 
 def _wrapped(head: str, text: str, width: int) -> list[str]:

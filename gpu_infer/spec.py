@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -20,6 +20,7 @@ __all__ = [
     "Scale",
     "ServiceSpec",
     "TargetName",
+    "labels_from",
     "seconds_of",
 ]
 
@@ -249,6 +250,7 @@ class ServiceSpec:
         target: where it runs.
         template: framework template (``tensorflow``, ``torch``, ``onnx``), ``None``: from the model's format.
         output, preprocess, postprocess: see ``deploy()``; empty for none. Hooks in a file are ``path.py:function``.
+        labels: names of the classes, or the file that has them; ``None``: those that lie with the model, if any.
         entry_script: a whole score.py of the user's instead of the bundled one.
         conda_file: instead of the template's.
         timeout: seconds that one request may take.
@@ -267,6 +269,7 @@ class ServiceSpec:
     output: str = ""
     preprocess: str = ""
     postprocess: str = ""
+    labels: Path | tuple[str, ...] | None = field(default=None, repr=False)  # there may be thousands
     cluster: Cluster | None = None
     resources: Resources = field(default_factory=Resources)
     scale: Scale = field(default_factory=Scale)
@@ -305,6 +308,23 @@ def _whole(what: str, value: object, *, at_least: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < at_least:
         msg = f"{what} must be a whole number from {at_least}, got {value!r}."
         raise ValueError(msg)
+
+
+def labels_from(given: str | Path | Iterable[str] | None) -> Path | tuple[str, ...] | None:
+    """The file of labels, or the labels themselves.
+
+    Raises:
+        TypeError: something else.
+    """
+    if given is None:
+        return None
+    if isinstance(given, str | Path):
+        return Path(given).expanduser()
+    labels = tuple(given)
+    if not all(isinstance(label, str) for label in labels):  # pyright: ignore[reportUnnecessaryIsInstance]
+        message = "labels is the path of a text file, or a list of texts, one per class."
+        raise TypeError(message)
+    return labels
 
 
 def service_name_from(text: str) -> str:

@@ -24,6 +24,7 @@ __all__ = [
     "EntryScript",
     "Env",
     "Json",
+    "Labels",
     "MaxReplicas",
     "MemoryGb",
     "Model",
@@ -125,6 +126,14 @@ Postprocess = Annotated[
     typer.Option(
         metavar="HOOK",
         help="Runs on each output: argmax, softmax, sigmoid, top_k:5, or file.py:function.",
+        rich_help_panel=_MODEL,
+    ),
+]
+Labels = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Names of the classes, one per line; labels.txt in the model's folder without it.",
         rich_help_panel=_MODEL,
     ),
 ]

@@ -7,7 +7,7 @@ import re
 __all__ = ["typed"]
 
 _ARGUMENTS = (
-    "name|template|output|preprocess|postprocess|entry_script|conda_file|workers|timeout|ttl|wait|overwrite|cluster|"
+    "name|template|output|preprocess|postprocess|labels|entry_script|conda_file|workers|timeout|ttl|wait|overwrite|cluster|"
     "vm_size|nodes|replicas|cpu_cores|memory_gb"
 )
 """Of ``deploy()``; their options are called the same."""

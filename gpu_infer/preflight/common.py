@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
 
-from gpu_infer.bundle import FRAMEWORK_TEMPLATES, Template, load_template
+from gpu_infer.bundle import FRAMEWORK_TEMPLATES, Template, labels_in, load_template
 from gpu_infer.errors import Finding
 from gpu_infer.serving.adapters.base import ModelFormatError
+from gpu_infer.serving.labels import LabelsError, labels_of_model, read_labels
 from gpu_infer.serving.model_finder import FoundModel, find_model
 from gpu_infer.serving.settings import Settings, SettingsError, load_settings
 from gpu_infer.spec import ServiceSpec, name_problem
@@ -110,8 +111,27 @@ def check_name(spec: ServiceSpec) -> list[Finding]:
 
 def check_files(spec: ServiceSpec) -> list[Finding]:
     """The files that the spec names and no other check reads."""
+    findings = check_label_names(spec)
     if spec.conda_file is not None and not spec.conda_file.is_file():
-        return [Finding("error", "conda-file", f"There is no conda file at {spec.conda_file}.")]
+        findings.append(Finding("error", "conda-file", f"There is no conda file at {spec.conda_file}."))
+    return findings
+
+
+def check_label_names(spec: ServiceSpec) -> list[Finding]:
+    """The labels can be read; those that lie with a model of this machine are taken, and named."""
+    path = spec.model.path
+    try:
+        if spec.labels is not None:
+            labels_in(spec.labels)
+        elif spec.entry_script is None and path is not None and path.is_dir() and (beside := labels_of_model(path)):
+            message = (
+                f"{len(read_labels(beside)):,} labels are taken from {beside.relative_to(path)} in the model's folder."
+            )
+            return [Finding("info", "labels", message)]
+    except LabelsError as error:
+        if spec.labels is None:
+            return [Finding("warning", "labels", f"{error} The service has no labels.")]
+        return [Finding("error", "labels", str(error))]
     return []
 
 

@@ -76,6 +76,7 @@ class Runtime:
         scheduler: how requests wait.
         preprocess, postprocess: the hooks, ``None`` without.
         version: of the library that built the bundle.
+        labels: names of the classes, empty without.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class Runtime:
         preprocess: Optional[Hook] = None,
         postprocess: Optional[Hook] = None,
         version: str = "",
+        labels: Sequence[str] = (),
     ) -> None:
         self.settings = settings
         self.engine = engine
@@ -97,6 +99,7 @@ class Runtime:
         self._wanted: Tuple[str, ...] = tuple(spec.name for spec in self.model.outputs)
         self._scheduler = scheduler
         self._version = version
+        self._labels = labels
         self._started = time.time()
         self._lock = threading.Lock()
         self._requests: Counter[str] = Counter()
@@ -358,6 +361,7 @@ class Runtime:
             "outputs": [tensor(spec) for spec in self.model.outputs],
             "preprocess": self.preprocess.text if self.preprocess else "",
             "postprocess": self.postprocess.text if self.postprocess else "",
+            "labels": list(self._labels) or None,
             "settings": asdict(self.settings),
         }
 

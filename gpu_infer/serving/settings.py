@@ -34,6 +34,7 @@ class Settings:
         item_shape: shape of one item where the format does not say (TorchScript); ``"3,224,224"`` in the environment.
         preprocess: built-in by name, or ``file.py:function``; empty: none.
         postprocess: the same.
+        labels: file in the bundle with the names of the classes; empty: ``labels.txt`` of the model's folder, if any.
         allow_cpu: serve without a GPU instead of failing in ``init()``.
         max_batch: the most items that run at once.
         max_queue: the most items that wait; more are refused with 503.
@@ -61,6 +62,7 @@ class Settings:
     item_shape: Optional[Tuple[int, ...]] = None
     preprocess: str = ""
     postprocess: str = ""
+    labels: str = ""
     allow_cpu: bool = False
     max_batch: int = 32
     max_queue: int = 512

@@ -23,6 +23,7 @@ from .engine.shared import SharedEngine
 from .failures import BadInput
 from .health import watch_health
 from .hooks import Hook, HookError, is_file_hook, load_hook
+from .labels import labels_of_service
 from .model_finder import find_model
 from .runtime import Runtime
 from .settings import SETTINGS_FILE, Settings, SettingsError, load_settings
@@ -38,7 +39,7 @@ def start(folder: Path) -> Runtime:
     With several workers the model is loaded once, in a process that all of them share.
 
     Raises:
-        SettingsError, ModelFormatError, HookError, NoGpuError: with a message that says what to do.
+        SettingsError, ModelFormatError, HookError, LabelsError, NoGpuError: with a message that says what to do.
     """
     with stage("settings"):
         settings = load_settings(folder)
@@ -62,7 +63,13 @@ def start(folder: Path) -> Runtime:
             "name one with output=."
         )
     runtime = Runtime(
-        settings, engine, scheduler=waiting, preprocess=preprocess, postprocess=postprocess, version=version
+        settings,
+        engine,
+        scheduler=waiting,
+        preprocess=preprocess,
+        postprocess=postprocess,
+        version=version,
+        labels=labels_of_service(settings.labels, folder, Path(_model_dir()), engine.facts.outputs),
     )
     if isinstance(engine, SharedEngine):
         engine.publish(runtime.counts)

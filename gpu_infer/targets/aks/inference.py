@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,7 +16,16 @@ from gpu_infer.errors import DeploymentError, Finding, PreflightError
 from gpu_infer.ledger import state_folder
 from gpu_infer.preflight import check_container
 from gpu_infer.progress import Event, emit
-from gpu_infer.spec import DEFAULT_CPU_CORES, DEFAULT_MEMORY_GB, Batching, ModelRef, Scale, ServiceSpec, seconds_of
+from gpu_infer.spec import (
+    DEFAULT_CPU_CORES,
+    DEFAULT_MEMORY_GB,
+    Batching,
+    ModelRef,
+    Scale,
+    ServiceSpec,
+    labels_from,
+    seconds_of,
+)
 from gpu_infer.targets.aks.sdk import call, sdk
 
 __all__ = ["Properties", "bare_template", "build_inference_config", "deploy_arguments", "inference_config"]
@@ -49,6 +58,7 @@ def build_inference_config(
     output: str | None = None,
     preprocess: str | Path | None = None,
     postprocess: str | Path | None = None,
+    labels: str | Path | Sequence[str] | None = None,
     entry_script: str | Path | None = None,
     conda_file: str | Path | None = None,
     base_image: str | None = None,
@@ -66,6 +76,7 @@ def build_inference_config(
         output: as for ``deploy()``, and so are those that follow.
         preprocess: a built-in, a file, or ``"file.py:function"``.
         postprocess: the same.
+        labels: names of the classes: a text file, or a list.
         entry_script: a whole score.py of your own.
         conda_file: instead of the template's.
         base_image: instead of the template's.
@@ -91,6 +102,7 @@ def build_inference_config(
         output=output or "",
         preprocess=str(preprocess or ""),
         postprocess=str(postprocess or ""),
+        labels=labels_from(labels),
         entry_script=Path(entry_script) if entry_script else None,
         conda_file=Path(conda_file) if conda_file else None,
         batching=batching if isinstance(batching, Batching) else Batching(enabled=batching),
