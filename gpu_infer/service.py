@@ -80,7 +80,9 @@ class Service:
         if self._client is None:
             from gpu_infer.client import ScoringClient
 
-            self._client = ScoringClient(self.scoring_uri, self._credential, timeout=self._timeout, codec=self._codec)
+            self._client = ScoringClient(
+                self.scoring_uri, self._credential, timeout=self._timeout, codec=self._codec, ours=self._ours
+            )
         return self._client
 
     @property
@@ -90,7 +92,7 @@ class Service:
             from gpu_infer.client import AsyncScoringClient
 
             self._async_client = AsyncScoringClient(
-                self.scoring_uri, self._credential, timeout=self._timeout, codec=self._codec
+                self.scoring_uri, self._credential, timeout=self._timeout, codec=self._codec, ours=self._ours
             )
         return self._async_client
 
@@ -277,6 +279,11 @@ class Service:
     def _codec(self) -> Literal["json"] | None:
         """A script of the user's is asked in JSON, as the stock server reads it; ours in what suits each input."""
         return "json" if self._own_script else None
+
+    @property
+    def _ours(self) -> Literal[True] | None:
+        """Our own runtime tells what it takes; of another script only its answers show what it is."""
+        return None if self._own_script else True
 
     @property
     def _reporting(self) -> ScoringClient:

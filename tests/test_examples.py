@@ -77,7 +77,7 @@ def test_quickstart_notebook() -> None:
     accuracy = re.search(r"accuracy over 500 digits: (0\.\d+)", text)
     assert accuracy is not None
     assert float(accuracy[1]) > 0.9
-    assert "The number of values is right: reshape each item to [784]" in text or "so an item is float32 [784]" in text
+    assert "expected float32 [784] or [N, 784], got float64 [28, 28]: pass x.reshape(784)" in text
     assert not any(output.output_type == "error" for output in outputs)
 
 

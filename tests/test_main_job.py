@@ -91,7 +91,7 @@ def test_a_photograph_that_is_cut_short_is_the_callers_mistake(lite0: gpu_infer.
         lite0.score(b"this is not an image")
     with pytest.raises(
         gpu_infer.errors.BadInputError,
-        match=r"such as the bytes of an encoded image; got an array, float64 \[224, 224, 3\]",
+        match=r"expected bytes, such as an encoded image, one for each item, got float64 \[224, 224, 3\]",
     ):
         lite0.score(np.zeros((224, 224, 3)), timeout=10)
 

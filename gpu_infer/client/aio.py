@@ -29,9 +29,10 @@ from .base import (
 )
 from .credentials import CredentialError, TaskVault, Token
 from .inputs import encodes_at_once
+from .learning import TaskLearner, seconds_left
 from .messages import Codec, Failure, Outcome, Pause, Payload, ScoreResponse, Send
 from .protocol import Conversation, Report
-from .results import Readable, check_result, read_response
+from .results import Readable, check_result, read_response, uses_signature
 from .retry import DEFAULT_RETRIES, DEFAULT_TIMEOUT, RetryPolicy
 from .tokens import AsyncCredential, Sealed
 
@@ -53,6 +54,7 @@ class AsyncScoringClient(BaseClient):
         codec: as for :class:`ScoringClient`.
         max_side: the same, in pixels; pictures are scaled in a thread.
         max_body: the same, in bytes.
+        ours: the same.
 
     Raises:
         MissingDependencyError: httpx is not installed.
@@ -70,6 +72,7 @@ class AsyncScoringClient(BaseClient):
         codec: Codec | None = None,
         max_side: int | None = None,
         max_body: int | None = None,
+        ours: bool | None = None,
     ) -> None:
         sealed = Sealed(credential)
         del credential  # tools that report errors show variables
@@ -78,6 +81,7 @@ class AsyncScoringClient(BaseClient):
         super().__init__(
             uri, self._vault, timeout=timeout, retries=retries, codec=codec, max_side=max_side, max_body=max_body
         )
+        self._learner = self._with(TaskLearner(ours=ours))
         self._sleep: Callable[[float], Awaitable[object]] = asyncio.sleep
         self._http: httpx.AsyncClient | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -109,7 +113,13 @@ class AsyncScoringClient(BaseClient):
         """Score as :meth:`score` does, and return the result with device, batch size, waiting time and request id."""
         check_result(result)
         payload = await self._encode_aside(x, one=False)
-        return read_response(await self._run(self._score_conversation(payload, timeout)), result, self._signature)
+        self._bind()
+        clock = self._timing.clock
+        seconds = await self._learner.admit(payload, self._seconds(timeout), ask=self._ask, clock=clock)
+        response = await self._run(self._score_conversation(payload, seconds))
+        if uses_signature(result):
+            await self._learner.learn(seconds_left(seconds, response.elapsed), ask=self._ask, clock=clock)
+        return read_response(response, result, self._learner.signature)
 
     def score_many(
         self,
@@ -168,6 +178,9 @@ class AsyncScoringClient(BaseClient):
         if self._max_side is None and encodes_at_once(x):
             return self._encode(x, one=one)
         return await asyncio.to_thread(self._encode, x, one=one)
+
+    async def _ask(self, seconds: float) -> dict[str, Any]:
+        return report_of(await self._run(self._report_conversation("describe", seconds, once=True)))
 
     async def _report(self, report: Report, timeout: float | None) -> dict[str, Any]:
         return report_of(await self._run(self._report_conversation(report, timeout)))
@@ -260,6 +273,7 @@ class AsyncScoringClient(BaseClient):
         if self._http is None or self._loop is None or self._loop.is_closed():
             self._loop, self._http = loop, self._new_http()
             self._vault.new_loop()
+            self._learner.new_loop()
         if self._loop is not loop:
             raise RuntimeError("This client is in use in another event loop; make one for each loop.")
         return self._http

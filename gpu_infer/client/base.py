@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
-from typing import Any, cast, get_args
+from typing import Any, TypeVar, cast, get_args
 from urllib.parse import urlsplit
 
 from ..blotting import blot_values
@@ -19,6 +19,7 @@ from .credentials import TaskVault, ThreadVault
 from .failures import chain_of, credential_failure, not_encrypted, reason_of, too_large
 from .inputs import encode
 from .kserve_service import KServe, Tensors, kserve_inputs
+from .learning import Learner
 from .limits import check_max_body, known_limit, refuse_too_large
 from .messages import Codec, Failure, Outcome, Payload, Request, Response, ScoreResponse
 from .pictures import check_max_side
@@ -34,7 +35,6 @@ from .protocol import (
     score_request,
 )
 from .retry import DEFAULT_RETRIES, DEFAULT_TIMEOUT, RetryPolicy
-from .signature import Signature
 from .telemetry import observed
 from .timing import Timing
 
@@ -56,6 +56,8 @@ __all__ = [
     "rows_of",
     "too_large",
 ]
+
+AnyLearner = TypeVar("AnyLearner", bound=Learner)
 
 CONNECT_TIMEOUT = 10.0
 """Seconds for one attempt to connect: an address that swallows packets must not eat the whole deadline."""
@@ -128,8 +130,8 @@ class BaseClient:
         self._kserve = KServe(self._uri, self._check_size)
         self._timing = Timing()
         self._max_answer = MAX_ANSWER_BYTES
+        self._base_learner = Learner(ours=None)
         self._is_ours = False
-        self._signature: Signature | None = None
 
     @property
     def uri(self) -> str:
@@ -149,8 +151,13 @@ class BaseClient:
 
     def __reduce__(self) -> tuple[Any, ...]:
         options = {"timeout": self._timeout, "retries": self._policy, "codec": self._codec}
-        options |= {"max_side": self._max_side, "max_body": self._max_body}
+        options |= {"max_side": self._max_side, "max_body": self._max_body, "ours": self._base_learner.ours}
         return (_rebuild, (type(self), self._uri, self._base_vault.portable(), options))
+
+    def _with(self, learner: AnyLearner) -> AnyLearner:
+        """Take what the client's own kind of learner knows from the start."""
+        self._base_learner, self._is_ours = learner, bool(learner.ours)
+        return learner
 
     def _encode(self, x: object, *, one: bool) -> Payload:
         if self._codec == "kserve":
@@ -187,10 +194,11 @@ class BaseClient:
         call = self._call(request, request_id, timeout, codec=self._codec, pure=self._is_ours, patient=patient)
         return self._converse(call, "score", watch)
 
-    def _report_conversation(self, report: Report, timeout: float | None) -> Conversation:
+    def _report_conversation(self, report: Report, timeout: float | None, *, once: bool = False) -> Conversation:
         request_id = new_request_id()
         request = report_request(self._uri, report, request_id=request_id)
-        return self._converse(self._call(request, request_id, timeout, codec=None, pure=True, patient=False), report)
+        call = self._call(request, request_id, timeout, codec=None, pure=True, patient=False)
+        return self._converse(replace(call, policy=replace(call.policy, limit=0)) if once else call, report)
 
     def _call(
         self,
@@ -206,7 +214,7 @@ class BaseClient:
             request=request,
             request_id=request_id,
             codec=codec,
-            timeout=self._timeout if timeout is None else _check_timeout(timeout),
+            timeout=self._seconds(timeout),
             policy=self._policy,
             pure=pure,
             patient=patient,
@@ -229,8 +237,14 @@ class BaseClient:
             return Failure("broken", self._broken("it ended in the headers"))
         response = Response(status, headers, body)
         # Never back to False: an answer of the front end in between does not make the service another one.
-        self._is_ours = self._is_ours or is_ours(response)
+        if is_ours(response):
+            self._is_ours = True
+            self._base_learner.met()
         return response
+
+    def _seconds(self, timeout: float | None) -> float:
+        """What a call may take: its own time-out, else the client's."""
+        return self._timeout if timeout is None else _check_timeout(timeout)
 
     def _is_local(self) -> bool:
         """Whether the service runs on this very machine, where no proxy of the environment may stand in between."""

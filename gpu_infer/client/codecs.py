@@ -29,6 +29,7 @@ __all__ = [
     "memory_of",
     "multipart",
     "npy_dtype",
+    "npy_form",
     "plain_dtype",
 ]
 
@@ -148,6 +149,15 @@ def npy_dtype(body: bytes) -> np.dtype[Any] | None:
         return _read_npy_header(body)[2]
     except ValueError:
         return None
+
+
+def npy_form(body: bytes) -> tuple[tuple[int, ...], np.dtype[Any]] | None:
+    """Shape and dtype in the header of a ``.npy`` body, ``None`` where there is no header that can be read."""
+    try:
+        shape, _, dtype, _ = _read_npy_header(body)
+    except ValueError:
+        return None
+    return shape, dtype
 
 
 def _read_npy_header(body: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:

@@ -13,7 +13,16 @@ from ..notebook import html_table
 from .messages import ScoreResponse
 from .signature import Signature
 
-__all__ = ["ClassScore", "ClassScores", "FromAnswer", "Readable", "check_result", "read_response", "read_result"]
+__all__ = [
+    "ClassScore",
+    "ClassScores",
+    "FromAnswer",
+    "Readable",
+    "check_result",
+    "read_response",
+    "read_result",
+    "uses_signature",
+]
 
 _SHOWN = 3
 """Classes, or items, that a repr names."""
@@ -228,6 +237,11 @@ def check_result(result: object) -> None:
         "float, int, str, or a class of yours with a classmethod from_answer(value, signature)."
     )
     raise TypeError(msg)
+
+
+def uses_signature(result: object) -> bool:
+    """Whether reading a result as this type looks at what the service tells about itself."""
+    return result is not None and callable(_maker_of(result))
 
 
 def read_result(

@@ -35,10 +35,11 @@ from .base import (
     too_large,
 )
 from .credentials import CredentialError, ThreadVault, Token
+from .learning import ThreadLearner, seconds_left
 from .messages import Codec, Failure, Outcome, Pause, ScoreResponse, Send
 from .protocol import Conversation, Report, new_request_id, score_request
 from .repeated import Repeated
-from .results import Readable, check_result, read_response
+from .results import Readable, check_result, read_response, uses_signature
 from .retry import DEFAULT_RETRIES, DEFAULT_TIMEOUT, RetryPolicy
 from .tokens import Credential, Sealed
 
@@ -63,6 +64,8 @@ class ScoringClient(BaseClient):
         max_side: pixels; a JPEG, PNG or PIL image whose longer side is larger is scaled down to it before it is sent.
         max_body: bytes; a larger request is a :class:`BadInputError` and not sent. Without it, the limit of the router
             on AKS counts for its addresses, and none for others.
+        ours: whether ``gpu_infer`` built the service, which then tells what it takes: inputs are checked before they
+            are sent, and classes have labels. ``None`` finds out from its answers; ``False`` never asks.
 
     Raises:
         TypeError: a credential of another type.
@@ -84,6 +87,7 @@ class ScoringClient(BaseClient):
         codec: Codec | None = None,
         max_side: int | None = None,
         max_body: int | None = None,
+        ours: bool | None = None,
     ) -> None:
         sealed = Sealed(credential)
         del credential  # tools that report errors show variables
@@ -91,6 +95,7 @@ class ScoringClient(BaseClient):
         super().__init__(
             uri, self._vault, timeout=timeout, retries=retries, codec=codec, max_side=max_side, max_body=max_body
         )
+        self._learner = self._with(ThreadLearner(ours=ours))
         self._closed = threading.Event()
         # Waiting on the event and not on the clock: close() wakes those who wait for a retry.
         self._sleep: Callable[[float], object] = self._closed.wait
@@ -143,7 +148,11 @@ class ScoringClient(BaseClient):
         """Score as :meth:`score` does, and return the result with device, batch size, waiting time and request id."""
         check_result(result)
         payload = self._encode(x, one=False)
-        return read_response(self._run(self._score_conversation(payload, timeout)), result, self._signature)
+        seconds = self._learner.admit(payload, self._seconds(timeout), ask=self._ask, clock=self._timing.clock)
+        response = self._run(self._score_conversation(payload, seconds))
+        if uses_signature(result):
+            self._learner.learn(seconds_left(seconds, response.elapsed), ask=self._ask, clock=self._timing.clock)
+        return read_response(response, result, self._learner.signature)
 
     def score_many(
         self,
@@ -224,6 +233,9 @@ class ScoringClient(BaseClient):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _ask(self, seconds: float) -> dict[str, Any]:
+        return report_of(self._run(self._report_conversation("describe", seconds, once=True)))
 
     def _report(self, report: Report, timeout: float | None) -> dict[str, Any]:
         return report_of(self._run(self._report_conversation(report, timeout)))

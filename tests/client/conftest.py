@@ -92,11 +92,17 @@ def drip(piece: bytes, *, pause: float, stop: threading.Event) -> Step:
 
 
 class ScriptedServer:
-    """Answers the requests with the steps of its script, in order; then with ``default``, or 500 without one."""
+    """Answers the requests with the steps of its script, in order; then with ``default``, or 500 without one.
+
+    What clients ask by themselves about a service of ours stands apart: ``describes`` answers it, ``asked`` has it, and
+    neither the script nor ``seen`` knows of it. ``None`` in its place leaves those questions to the script.
+    """
 
     def __init__(self, context: ssl.SSLContext | None = None) -> None:
         self.script: deque[Step] = deque()
         self.default: Step | None = None
+        self.describes: Step | None = answer(404, {"message": "nothing is described here"})
+        self.asked: list[Seen] = []
         self.seen: list[Seen] = []
         self.connections = 0
         self.closing = threading.Event()
@@ -161,6 +167,9 @@ class ScriptedServer:
 
     def _next(self, seen: Seen) -> Step:
         with self._lock:
+            if self.describes is not None and seen.method == "GET" and seen.path.endswith("gpu_infer=describe"):
+                self.asked.append(seen)
+                return self.describes
             self.seen.append(seen)
             if self.script:
                 return self.script.popleft()

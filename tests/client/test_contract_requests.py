@@ -141,6 +141,7 @@ def test_a_list_of_photos_is_one_multipart_request(make, server, steps):
 
 
 def test_the_reports_are_asked_for_by_name(make, server, steps):
+    server.describes = None
     server.plays(*[steps.answer(200, {"what": name}, steps.ours) for name in ("describe", "stats", "gpu")])
     face = make(uri=server.uri + "?v=1")
     assert [face.describe(), face.stats(), face.gpu_report()] == [{"what": n} for n in ("describe", "stats", "gpu")]
@@ -150,6 +151,7 @@ def test_the_reports_are_asked_for_by_name(make, server, steps):
 
 
 def test_a_foreign_service_has_no_reports(make, server, steps):
+    server.describes = None
     server.plays(steps.answer(405, b"GET is not supported", content_type="text/plain"), steps.answer(200, "Healthy"))
     face = make()
     with pytest.raises(errors.ScoringError, match=r"405: GET is not supported\. .* a gpu_infer service"):

@@ -380,10 +380,16 @@ def test_wrong_shape_dtype_and_rank_through_the_client(service: gpu_infer.Servic
         (np.zeros((1, 1, 4)), "a request has 1 or 2; got 3"),
         (np.zeros(4, complex), "that cast would lose values"),
     ]:
-        with pytest.raises(BadInputError, match=says) as caught:
-            service.score(item)
+        with (
+            gpu_infer.ScoringClient(service.scoring_uri, ours=False) as client,
+            pytest.raises(BadInputError, match=says) as caught,
+        ):
+            client.score(item)
         assert caught.value.status == 400
         assert caught.value.request_id
+        with pytest.raises(BadInputError, match=r"^expected float32 \[4\]") as caught:
+            service.score(item)
+        assert caught.value.status is None, "known here, and not sent"
 
 
 def test_the_item_at_fault_is_named(service: gpu_infer.Service) -> None:
