@@ -98,8 +98,7 @@ class Runtime:
         self._looks = preprocess is None or not preprocess.decodes
         self._wanted: Tuple[str, ...] = tuple(spec.name for spec in self.model.outputs)
         self._scheduler = scheduler
-        self._version = version
-        self._labels = labels
+        self._version, self._labels = version, labels
         self._started = time.time()
         self._lock = threading.Lock()
         self._requests: Counter[str] = Counter()
