@@ -24,7 +24,8 @@ is Python, too, and opens a connection to the replica for every request: compare
 
 _OVERHEAD = """\
 One caller, `.npy`, a server that answers at once. `bare` posts a body written once on a `requests.Session` and does not
-read the answer's array; `by hand` encodes and decodes; `score()` is ours."""
+read the answer's array; `direct` is the same without a look for proxies in the environment, which `score()` does not
+take either on the way to this machine; `by hand` is `bare` with encoding and decoding."""
 
 _BULK = """\
 `score_many(rows)` with nothing set. The loops call once per row, the first as the tutorials do, and get fewer rows:
@@ -38,6 +39,7 @@ def as_table(found: dict[str, Any]) -> str:
         "",
         f"{sentence(found['hardware'])}. Medians of {found['rounds']} rounds; calls: {found['seconds']:g} s each.",
         "The service (MNIST network 784-300-100-10 as ONNX, one worker) runs on the same cores as the callers.",
+        f"Load average of the machine before: {found['hardware']['load_average_before']:g}.",
         "",
         *_bodies(found["bodies"]),
         *_calls(found),
@@ -103,7 +105,12 @@ def _overhead(overhead: dict[str, float]) -> list[str]:
         "|---|--:|--:|",
         *(
             f"| {title} | {overhead[name]:,.0f} | {overhead[name] / overhead['bare'] - 1:+.0%} |"
-            for name, title in (("bare", "bare"), ("by_hand", "by hand"), ("score", "`ScoringClient.score()`"))
+            for name, title in (
+                ("bare", "bare"),
+                ("direct", "direct"),
+                ("by_hand", "by hand"),
+                ("score", "`ScoringClient.score()`"),
+            )
         ),
     ]
 
