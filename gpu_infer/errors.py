@@ -22,6 +22,7 @@
      │    ├── ScoringTimeoutError    no answer in time (also a TimeoutError)
      │    ├── AuthenticationError    the key or token was refused
      │    └── ScoringConnectionError the service could not be reached (also a ConnectionError)
+     ├── CheckpointError             the checkpoint of score_many() cannot be gone on with (also a ValueError)
      └── TeardownError               something is left and may still be billed (.left)
 
 Messages say what happened, why, and what to do next. ``__cause__`` keeps the exception of the layer below.
@@ -35,6 +36,7 @@ from typing import Literal
 __all__ = [
     "AuthenticationError",
     "BadInputError",
+    "CheckpointError",
     "DeploymentError",
     "DeploymentTimeoutError",
     "Finding",
@@ -230,6 +232,10 @@ class AuthenticationError(ScoringError):
 
 class ScoringConnectionError(ScoringError, ConnectionError):
     """The service could not be reached."""
+
+
+class CheckpointError(GpuInferError, ValueError):
+    """The checkpoint of a ``score_many()`` cannot be gone on with; nothing in the file was changed."""
 
 
 class TeardownError(GpuInferError):

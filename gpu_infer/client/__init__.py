@@ -12,7 +12,8 @@
     telemetry                spans and metrics, for processes that use OpenTelemetry
     results, signature       answers -> the type that the caller wants; what a service tells about itself
     base, failures           what both clients share
-    sync, aio                move the bytes: requests, httpx
+    sync (session), aio      move the bytes: requests, httpx
+    many                     score_many: any number of items through one client
     repeated                 one request sent over and over, for measuring
 """
 
@@ -23,6 +24,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .aio import AsyncScoringClient
+    from .many.progress import Progress
+    from .many.results import AsyncManyResults, ManyResults
     from .messages import Codec, ScoreResponse
     from .results import ClassScore, ClassScores, FromAnswer
     from .retry import RetryPolicy
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AccessToken",
     "AsyncCredential",
+    "AsyncManyResults",
     "AsyncScoringClient",
     "ClassScore",
     "ClassScores",
@@ -40,6 +44,8 @@ __all__ = [
     "Credential",
     "FromAnswer",
     "KeyPair",
+    "ManyResults",
+    "Progress",
     "RetryPolicy",
     "ScoreResponse",
     "ScoringClient",
@@ -50,6 +56,7 @@ __all__ = [
 _WHERE = {
     "AccessToken": "tokens",
     "AsyncCredential": "tokens",
+    "AsyncManyResults": "many.results",
     "AsyncScoringClient": "aio",
     "ClassScore": "results",
     "ClassScores": "results",
@@ -57,6 +64,8 @@ _WHERE = {
     "Credential": "tokens",
     "FromAnswer": "results",
     "KeyPair": "tokens",
+    "ManyResults": "many.results",
+    "Progress": "many.progress",
     "RetryPolicy": "retry",
     "ScoreResponse": "messages",
     "ScoringClient": "sync",

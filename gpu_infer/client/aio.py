@@ -3,33 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import os
 import ssl
 import traceback
-from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
-from ..errors import Finding, MissingDependencyError, ScoringError
+from ..errors import ScoringError
 from .base import (
     CONNECT_TIMEOUT,
-    DEFAULT_CONCURRENCY,
-    MAX_CONCURRENCY,
     BaseClient,
     Body,
-    Many,
     ca_file,
     chain_of,
     credential_failure,
     reason_of,
     report_of,
-    rows_of,
     too_large,
 )
 from .credentials import CredentialError, TaskVault, Token
+from .extras import missing_extra
 from .inputs import encodes_at_once
 from .learning import TaskLearner, seconds_left
+from .many import tasks
+from .many.options import MAX_CONCURRENCY, ManyOptions, ShowProgress
+from .many.pieces import Answer, Attempts, Group
+from .many.results import AsyncManyResults
+from .many.source import items_of, length_of
 from .messages import Codec, Failure, Outcome, Pause, Payload, ScoreResponse, Send
 from .protocol import Conversation, Report
 from .results import Readable, check_result, read_response, uses_signature
@@ -121,33 +124,94 @@ class AsyncScoringClient(BaseClient):
             await self._learner.learn(seconds_left(seconds, response.elapsed), ask=self._ask, clock=clock)
         return read_response(response, result, self._learner.signature)
 
+    @overload
     def score_many(
         self,
-        items: Iterable[Any] | AsyncIterable[Any],
+        items: Iterable[Any] | AsyncIterable[Any] | str | os.PathLike[str],
         *,
-        concurrency: int = DEFAULT_CONCURRENCY,
+        concurrency: int | None = ...,
+        ordered: bool = ...,
+        on_error: Literal["raise", "return"] = ...,
+        timeout: float | None = ...,
+        result: None = ...,
+        items_per_request: int | None = ...,
+        hedge: float = ...,
+        progress: ShowProgress = ...,
+        checkpoint: str | os.PathLike[str] | None = ...,
+    ) -> AsyncManyResults[Any]: ...
+
+    @overload
+    def score_many(
+        self,
+        items: Iterable[Any] | AsyncIterable[Any] | str | os.PathLike[str],
+        *,
+        concurrency: int | None = ...,
+        ordered: bool = ...,
+        on_error: Literal["raise", "return"] = ...,
+        timeout: float | None = ...,
+        result: type[Readable],
+        items_per_request: int | None = ...,
+        hedge: float = ...,
+        progress: ShowProgress = ...,
+        checkpoint: str | os.PathLike[str] | None = ...,
+    ) -> AsyncManyResults[Readable]: ...
+
+    def score_many(
+        self,
+        items: Iterable[Any] | AsyncIterable[Any] | str | os.PathLike[str],
+        *,
+        concurrency: int | None = None,
         ordered: bool = True,
         on_error: Literal["raise", "return"] = "raise",
         timeout: float | None = None,
-    ) -> AsyncGenerator[Any, None]:
-        """Score items one by one, several at a time, in bounded memory; see :meth:`ScoringClient.score_many`.
+        result: type[Any] | None = None,
+        items_per_request: int | None = None,
+        hedge: float = 0.0,
+        progress: ShowProgress = False,
+        checkpoint: str | os.PathLike[str] | None = None,
+    ) -> AsyncManyResults[Any]:
+        """Score any number of items, many at a time, in bounded memory; see :meth:`ScoringClient.score_many`.
 
         Args:
-            items: any iterable or async iterable; up to ``2 * concurrency`` items are read ahead of the results.
-            concurrency: requests in flight at once, 1 to 256.
+            items: as there, or an async iterable, which is read while requests are under way.
+            concurrency: as there, and so are all that follow.
             ordered: results in the order of the items, else as they are ready.
             on_error: ``"raise"`` the first :class:`ScoringError`, or ``"return"`` it in the place of the result.
-            timeout: seconds for each item, instead of the client's.
+            timeout: seconds for each request with its retries, instead of the client's.
+            result: what each result is read as, as for :meth:`score`.
+            items_per_request: items that share a request; ``None`` finds out how many for services of ours.
+            hedge: share of requests that may be sent a second time because they are late.
+            progress: ``True`` for a bar, or a function.
+            checkpoint: a file that keeps the results, so that an interrupted call can go on.
 
-        Yields:
-            the result of each item, without a batch axis.
+        Returns:
+            an async iterator over the results, each without a batch axis.
 
         Raises:
             ScoringError: with ``on_error="raise"``, what :meth:`score` raises; a note on it says which item.
+            CheckpointError: the checkpoint belongs to other items, or is in use.
         """
-        many = Many(concurrency=concurrency, ordered=ordered, on_error=on_error, timeout=timeout)
-        source = items if isinstance(items, AsyncIterable) else _iterate(rows_of(items))
-        return self._many(source, many)
+        check_result(result)
+        options = ManyOptions(
+            concurrency=concurrency,
+            ordered=ordered,
+            on_error=on_error,
+            timeout=timeout,
+            result=result,
+            items_per_request=items_per_request,
+            hedge=hedge,
+            progress=progress,
+            checkpoint=checkpoint,
+        )
+        source: Any = items if hasattr(items, "__aiter__") else items_of(items)
+        total = length_of(source)
+        results = tasks.run(
+            functools.partial(self._open_job, options, total),
+            aiter(source) if hasattr(source, "__aiter__") else iter(source),
+            send=functools.partial(self._send_group, timeout=timeout),
+            ours=self._takes_groups,
+        )
+        return AsyncManyResults(results, total=total)
 
     async def describe(self, *, timeout: float | None = None) -> dict[str, Any]:
         """The model's inputs and outputs, the hooks and the settings; see :meth:`ScoringClient.describe`."""
@@ -290,58 +354,17 @@ class AsyncScoringClient(BaseClient):
         mounts = dict.fromkeys(("all://", "http://", "https://")) if self._is_local() else None
         return httpx.AsyncClient(verify=verify, limits=limits, cookies=jar, mounts=mounts)
 
-    async def _many(self, source: AsyncIterable[Any], many: Many) -> AsyncGenerator[Any, None]:
-        free = asyncio.Semaphore(many.concurrency)
-
-        async def work(index: int, item: Any) -> Any:
-            try:
-                async with free:
-                    payload = await self._encode_aside(item, one=True)
-                    return (await self._run(self._score_conversation(payload, many.timeout))).value
-            except ScoringError as error:
-                return many.outcome(error, index)
-
-        pending: deque[asyncio.Task[Any]] = deque()
-        broken: list[Exception] = []
+    async def _send_group(self, group: Group, refused: Callable[[], None], *, timeout: float | None) -> Answer:
+        attempts = Attempts(refused)
         try:
-            async for index, item in _numbered(source, broken):
-                pending.append(asyncio.create_task(work(index, item)))
-                if len(pending) >= many.window:
-                    yield await (await _take(pending, ordered=many.ordered))
-            while pending:
-                yield await (await _take(pending, ordered=many.ordered))
-        finally:
-            for task in pending:
-                task.cancel()
-            await asyncio.gather(*pending, return_exceptions=True)
-        if broken:
-            raise broken[0]
-
-
-async def _numbered(source: AsyncIterable[Any], broken: list[Exception]) -> AsyncIterator[tuple[int, Any]]:
-    """The caller's items with their numbers; what the iterable raises is kept, until the items before it are done."""
-    index = 0
-    try:
-        async for item in source:
-            yield index, item
-            index += 1
-    except Exception as error:  # noqa: BLE001  (the caller's own code; raised again at the end)
-        broken.append(error)
-
-
-async def _take(pending: deque[asyncio.Task[Any]], *, ordered: bool) -> asyncio.Task[Any]:
-    if ordered:
-        await asyncio.wait([pending[0]])
-        return pending.popleft()
-    done, _ = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-    task = next(iter(done))
-    pending.remove(task)
-    return task
-
-
-async def _iterate(items: Iterable[Any]) -> AsyncIterator[Any]:
-    for item in items:
-        yield item
+            if all(encodes_at_once(item) for item in group.items):
+                payload = self._encode_group(group.items)
+            else:
+                payload = await asyncio.to_thread(self._encode_group, group.items)
+            conversation = self._score_conversation(payload, timeout, patient=True, watch=attempts)
+            return Answer((await self._run(conversation)).value, attempts.seconds)
+        except ScoringError as error:
+            return Answer(error=error)
 
 
 def _bearer(token: Token | None) -> Callable[[httpx.Request], httpx.Request]:
@@ -368,11 +391,5 @@ def _import_httpx() -> Any:
     try:
         import httpx
     except ImportError as error:
-        finding = Finding(
-            "error",
-            "missing-extra",
-            "AsyncScoringClient needs httpx, which is not installed.",
-            "Install it: pip install 'gpu-infer[async]'",
-        )
-        raise MissingDependencyError([finding]) from error
+        raise missing_extra("AsyncScoringClient moves its bytes with httpx", "async") from error
     return httpx

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import Any, TypeVar, cast, get_args
@@ -13,14 +14,15 @@ from urllib.parse import urlsplit
 from ..blotting import blot_values
 from ..errors import ScoringError
 from .answers import is_ours, without_secrets
-from .arrays import array_of, is_array_like
 from .budget import RetryBudget
 from .credentials import TaskVault, ThreadVault
 from .failures import chain_of, credential_failure, not_encrypted, reason_of, too_large
-from .inputs import encode
+from .inputs import encode, encode_items
 from .kserve_service import KServe, Tensors, kserve_inputs
 from .learning import Learner
 from .limits import check_max_body, known_limit, refuse_too_large
+from .many.job import Job
+from .many.options import ManyOptions
 from .messages import Codec, Failure, Outcome, Payload, Request, Response, ScoreResponse
 from .pictures import check_max_side
 from .protocol import (
@@ -34,26 +36,23 @@ from .protocol import (
     report_request,
     score_request,
 )
+from .results import read_result
 from .retry import DEFAULT_RETRIES, DEFAULT_TIMEOUT, RetryPolicy
 from .telemetry import observed
 from .timing import Timing
 
 __all__ = [
     "CONNECT_TIMEOUT",
-    "DEFAULT_CONCURRENCY",
     "MAX_ANSWER_BYTES",
-    "MAX_CONCURRENCY",
     "READ_SIZE",
     "BaseClient",
     "Body",
-    "Many",
     "Timing",
     "ca_file",
     "chain_of",
     "credential_failure",
     "reason_of",
     "report_of",
-    "rows_of",
     "too_large",
 ]
 
@@ -67,10 +66,6 @@ MAX_ANSWER_BYTES = 1 << 30
 
 READ_SIZE = 1 << 18
 """Bytes read at once."""
-
-DEFAULT_CONCURRENCY = 8
-MAX_CONCURRENCY = 256
-"""Requests in flight at once, and connections kept open."""
 
 
 class Body:
@@ -162,12 +157,29 @@ class BaseClient:
     def _encode(self, x: object, *, one: bool) -> Payload:
         if self._codec == "kserve":
             return kserve_inputs(x, one=one, max_side=self._max_side)
-        payload = encode(x, self._codec, one=one, max_side=self._max_side)
+        return self._not_too_large(encode(x, self._codec, one=one, max_side=self._max_side))
+
+    def _encode_group(self, items: Sequence[Any]) -> Payload:
+        if len(items) == 1 or self._codec == "kserve":
+            return self._encode(items[0] if len(items) == 1 else list(items), one=len(items) == 1)
+        return self._not_too_large(encode_items(items, self._codec, max_side=self._max_side))
+
+    def _not_too_large(self, payload: Payload) -> Payload:
         self._check_size(len(payload.body))
         return payload
 
     def _check_size(self, size: int) -> None:
         refuse_too_large(size, limit=self._max_body, known=self._known_limit)
+
+    def _takes_groups(self) -> bool:
+        """Whether several items may share a request unasked: services of ours say so by their answers."""
+        return self._is_ours and self._codec in (None, "npy")
+
+    def _open_job(self, options: ManyOptions, total: int | None) -> Job:
+        return Job(options, total=total, read=functools.partial(self._read, options.result), clock=self._timing.clock)
+
+    def _read(self, result: type[Any] | None, value: Any) -> Any:
+        return value if result is None else read_result(value, result, self._signature)
 
     def _score_conversation(
         self, payload: Payload, timeout: float | None, *, patient: bool = False, watch: Watch | None = None
@@ -177,7 +189,7 @@ class BaseClient:
         Args:
             payload: the input.
             timeout: seconds, instead of the client's.
-            patient: wait for the retry budget to fill, within the deadline, instead of giving up.
+            patient: one of many calls of a job that nobody waits for, see :class:`Call`.
             watch: is told what came of each attempt, and how many seconds it took, in the thread or task that runs it.
         """
         if isinstance(payload, Tensors):
@@ -286,52 +298,6 @@ def _check_timeout(timeout: float) -> float:
     if isinstance(timeout, bool) or not (timeout > 0 and math.isfinite(timeout)):
         raise ValueError(f"timeout must be a number of seconds above 0, not {timeout!r}.")
     return float(timeout)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Many:
-    """How a ``score_many`` goes about it, checked.
-
-    Raises:
-        ValueError: a number of requests in flight, a time-out, or a way to treat errors, that there is not.
-    """
-
-    concurrency: int
-    ordered: bool
-    on_error: str
-    timeout: float | None
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.concurrency <= MAX_CONCURRENCY:
-            raise ValueError(f"concurrency must be from 1 to {MAX_CONCURRENCY}, not {self.concurrency!r}.")
-        if self.on_error not in ("raise", "return"):
-            raise ValueError(f"on_error must be 'raise' or 'return', not {self.on_error!r}.")
-        if self.timeout is not None:
-            _check_timeout(self.timeout)
-
-    @property
-    def window(self) -> int:
-        """How many items are taken ahead of the results: a slow one must not leave the other workers idle."""
-        return 2 * self.concurrency
-
-    def outcome(self, error: ScoringError, index: int) -> ScoringError:
-        """The error in the place of a result, or raised."""
-        error.add_note(f"This was item {index} of score_many().")
-        if self.on_error == "return":
-            return error
-        raise error
-
-
-def rows_of(items: Any) -> Any:
-    """What to iterate over: data frames by rows (by themselves they would give the names of their columns).
-
-    Raises:
-        TypeError: it can be iterated over, but not into items.
-    """
-    if isinstance(items, str | bytes | bytearray | memoryview | Mapping):
-        kind = type(cast("object", items)).__name__
-        raise TypeError(f"score_many() takes an iterable of items, not one {kind}; that is for score().")
-    return array_of(items) if is_array_like(items) and hasattr(items, "columns") else items
 
 
 def ca_file() -> str | None:

@@ -30,7 +30,8 @@ class Call:
         timeout: seconds for all attempts together.
         policy: how often to try again.
         pure: repeating the request does no harm: it reads only, or the service is one of ours.
-        patient: where the client's retry budget is used up, wait for it to fill instead of giving up.
+        patient: the call is one of many in a job that nobody waits for. Where the client's retry budget is used up, it
+            waits for it to fill instead of giving up; and what can be tried again is, as often as the policy allows.
         renewable: another credential can be fetched when one is refused.
         keys: how many there are to choose from; each may be refused once before others are fetched.
         keyless: the request goes out without a credential.
@@ -145,7 +146,7 @@ def _retries_allowed(cause: Cause, call: Call, outcomes: Sequence[Outcome]) -> f
     if cause == "overloaded":
         return math.inf
     if cause == "unreachable":
-        return CONNECT_RETRIES
+        return math.inf if call.patient else CONNECT_RETRIES
     if cause not in _UNANSWERED:
         return 0
     ours = call.pure or any(isinstance(outcome, Response) and is_ours(outcome) for outcome in outcomes)
@@ -158,7 +159,10 @@ def _retries_allowed(cause: Cause, call: Call, outcomes: Sequence[Outcome]) -> f
         safe = ours
     else:
         safe = ours or call.policy.idempotent
-    return UNANSWERED_RETRIES if safe else 0
+    if not safe:
+        return 0
+    # Of a million requests some meet a bad moment three times in a row, and one of them must not end the whole job.
+    return math.inf if call.patient else UNANSWERED_RETRIES
 
 
 def _why_refused(call: Call) -> str:

@@ -33,7 +33,7 @@ from .json_text import decode_json, encode_json
 from .messages import Codec, Payload
 from .pictures import scaled_file, scaled_picture
 
-__all__ = ["encode", "encodes_at_once", "read_items"]
+__all__ = ["encode", "encode_items", "encodes_at_once", "read_items"]
 
 _PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16"})
 """Modes of Pillow that PNG keeps without loss."""
@@ -108,6 +108,16 @@ def encode(x: Any, codec: Codec | None = None, *, one: bool = False, max_side: i
     if not items:
         bad_input("the list is empty: there is nothing to score")
     return _encode_many(items, codec)
+
+
+def encode_items(items: Sequence[Any], codec: Codec | None = None, *, max_side: int | None = None) -> Payload:
+    """Encode several items for one request; each is one item, whatever its rank.
+
+    Raises:
+        BadInputError: nothing that can be sent; ``item`` says which of them is at fault.
+    """
+    form = Form(codec, max_side)
+    return _encode_many([_listed_item(item, index, form) for index, item in enumerate(items)], codec)
 
 
 def read_items(x: Any, *, max_side: int | None = None) -> tuple[list[bytes | np.ndarray[Any, Any]], bool]:

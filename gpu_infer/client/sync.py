@@ -2,45 +2,41 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import threading
-import traceback
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from http.cookiejar import DefaultCookiePolicy
+from collections.abc import Callable, Iterable
 from typing import Any, Literal, Self, overload
 from urllib.parse import urlsplit
 
 import requests
 import urllib3.exceptions
-from requests.adapters import HTTPAdapter
-from requests.auth import AuthBase
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from ..errors import ScoringError
 from .base import (
     CONNECT_TIMEOUT,
-    DEFAULT_CONCURRENCY,
-    MAX_CONCURRENCY,
-    READ_SIZE,
     BaseClient,
     Body,
-    Many,
-    ca_file,
     chain_of,
     credential_failure,
     reason_of,
     report_of,
-    rows_of,
     too_large,
 )
 from .credentials import CredentialError, ThreadVault, Token
 from .learning import ThreadLearner, seconds_left
+from .many import threads
+from .many.options import ManyOptions, ShowProgress
+from .many.pieces import Answer, Attempts, Group
+from .many.results import ManyResults
+from .many.source import items_of, length_of
 from .messages import Codec, Failure, Outcome, Pause, ScoreResponse, Send
 from .protocol import Conversation, Report, new_request_id, score_request
 from .repeated import Repeated
 from .results import Readable, check_result, read_response, uses_signature
 from .retry import DEFAULT_RETRIES, DEFAULT_TIMEOUT, RetryPolicy
+from .session import Bearer, chunks_of, forget_request, new_session
 from .tokens import Credential, Sealed
 
 __all__ = ["ScoringClient"]
@@ -99,7 +95,7 @@ class ScoringClient(BaseClient):
         self._closed = threading.Event()
         # Waiting on the event and not on the clock: close() wakes those who wait for a retry.
         self._sleep: Callable[[float], object] = self._closed.wait
-        self._session = _new_session()
+        self._session = new_session()
         # Named so, requests takes no proxy of the environment for this address.
         self._proxies = {"no_proxy": urlsplit(self._uri).hostname or ""} if self._is_local() else {}
 
@@ -154,33 +150,105 @@ class ScoringClient(BaseClient):
             self._learner.learn(seconds_left(seconds, response.elapsed), ask=self._ask, clock=self._timing.clock)
         return read_response(response, result, self._learner.signature)
 
+    @overload
     def score_many(
         self,
-        items: Iterable[Any],
+        items: Iterable[Any] | str | os.PathLike[str],
         *,
-        concurrency: int = DEFAULT_CONCURRENCY,
+        concurrency: int | None = ...,
+        ordered: bool = ...,
+        on_error: Literal["raise", "return"] = ...,
+        timeout: float | None = ...,
+        result: None = ...,
+        items_per_request: int | None = ...,
+        hedge: float = ...,
+        progress: ShowProgress = ...,
+        checkpoint: str | os.PathLike[str] | None = ...,
+    ) -> ManyResults[Any]: ...
+
+    @overload
+    def score_many(
+        self,
+        items: Iterable[Any] | str | os.PathLike[str],
+        *,
+        concurrency: int | None = ...,
+        ordered: bool = ...,
+        on_error: Literal["raise", "return"] = ...,
+        timeout: float | None = ...,
+        result: type[Readable],
+        items_per_request: int | None = ...,
+        hedge: float = ...,
+        progress: ShowProgress = ...,
+        checkpoint: str | os.PathLike[str] | None = ...,
+    ) -> ManyResults[Readable]: ...
+
+    def score_many(
+        self,
+        items: Iterable[Any] | str | os.PathLike[str],
+        *,
+        concurrency: int | None = None,
         ordered: bool = True,
         on_error: Literal["raise", "return"] = "raise",
         timeout: float | None = None,
-    ) -> Generator[Any, None, None]:
-        """Score items one by one, several at a time, in bounded memory.
+        result: type[Any] | None = None,
+        items_per_request: int | None = None,
+        hedge: float = 0.0,
+        progress: ShowProgress = False,
+        checkpoint: str | os.PathLike[str] | None = None,
+    ) -> ManyResults[Any]:
+        """Score any number of items, many at a time, in bounded memory.
 
         Args:
             items: any iterable; each element is one item, as :meth:`score` takes it. The rows of an array or data frame
-                are items. Up to ``2 * concurrency`` of them are read ahead of the results.
-            concurrency: requests in flight at once, 1 to 256.
+                are items, and so are the images of a folder, by name. Some are read ahead of the results: twice what
+                may be under way.
+            concurrency: requests in flight at once, 1 to 256; fewer while the service has no room. ``None`` begins with
+                8 and goes up to 64 as long as that keeps answers quick.
             ordered: results in the order of the items, else as they are ready.
             on_error: ``"raise"`` the first :class:`ScoringError`, or ``"return"`` it in the place of the result.
-            timeout: seconds for each item, instead of the client's.
+            timeout: seconds for each request with its retries, instead of the client's.
+            result: what each result is read as, as for :meth:`score`.
+            items_per_request: items that share a request. ``None`` finds out how many make it quickest for services of
+                ours, up to 1,024 and a megabyte, and sends one at a time to others.
+            hedge: share of requests, 0 to 1, that may be sent a second time because they are later than 95 of 100; the
+                first answer counts. Only where scoring twice does no harm; services of ours do not mind.
+            progress: ``True`` for a bar on standard error; or a function that takes a
+                :class:`~gpu_infer.client.Progress` about ten times a second.
+            checkpoint: a file that keeps the results (SQLite, made if it is not there). The same call with the same
+                items goes on where an interrupted one stopped, and sends nothing again that has a result. Errors are
+                not kept.
 
-        Yields:
-            the result of each item, without a batch axis.
+        Returns:
+            an iterator over the results, each without a batch axis. Its methods make a list, an array or a Parquet file
+            of them. Nothing is read or sent before the first is asked for.
 
         Raises:
-            ScoringError: with ``on_error="raise"``, what :meth:`score` raises; a note on it says which item.
+            ScoringError: with ``on_error="raise"``, what :meth:`score` raises; a note on it says which item. An item at
+                fault fails alone, whatever others shared its request.
+            CheckpointError: the checkpoint belongs to other items, or is in use.
         """
-        many = Many(concurrency=concurrency, ordered=ordered, on_error=on_error, timeout=timeout)
-        return self._many(iter(rows_of(items)), many)
+        check_result(result)
+        options = ManyOptions(
+            concurrency=concurrency,
+            ordered=ordered,
+            on_error=on_error,
+            timeout=timeout,
+            result=result,
+            items_per_request=items_per_request,
+            hedge=hedge,
+            progress=progress,
+            checkpoint=checkpoint,
+        )
+        source = items_of(items)
+        total = length_of(source)
+        results = threads.run(
+            functools.partial(self._open_job, options, total),
+            iter(source),
+            options,
+            send=functools.partial(self._send_group, timeout=timeout),
+            ours=self._takes_groups,
+        )
+        return ManyResults(results, total=total)
 
     def repeated(self, x: Any, *, timeout: float | None = None) -> Repeated:
         """Encode ``x``, as :meth:`score` takes it, once, to send it many times on connections apart from this client's.
@@ -275,14 +343,14 @@ class ScoringClient(BaseClient):
                 request.url,
                 data=request.body or None,
                 headers=request.headers,
-                auth=_Bearer(token),
+                auth=Bearer(token),
                 proxies=self._proxies,
                 timeout=(min(CONNECT_TIMEOUT, order.timeout), order.timeout),
                 allow_redirects=False,
                 stream=True,
             ) as answer:
                 headers = {name.lower(): value for name, value in answer.headers.items()}
-                body, chunks = Body(self._max_answer, headers), _chunks(answer.raw)
+                body, chunks = Body(self._max_answer, headers), chunks_of(answer.raw)
                 while not body.overflows and (chunk := next(chunks, b"")):
                     body.add(chunk)
                     # The socket's time-out begins anew with each byte; the call's does not.
@@ -293,7 +361,7 @@ class ScoringClient(BaseClient):
                 else:
                     outcome = self._outcome(answer.status_code, headers, body.join())
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            _forget_request(error)
+            forget_request(error)
             # What goes wrong while the connection is closed changes nothing.
             return outcome or self._failure(error, order.timeout)
         return outcome
@@ -312,85 +380,18 @@ class ScoringClient(BaseClient):
             return Failure("read_timeout", self._no_answer(timeout), error)
         return Failure("broken", self._broken(reason), error)
 
-    def _many(self, source: Iterator[Any], many: Many) -> Generator[Any, None, None]:
-        abandoned = threading.Event()
-        pool = ThreadPoolExecutor(many.concurrency, thread_name_prefix="gpu-infer-score")
-
-        def work(index: int, item: Any) -> Any:
-            try:
-                payload = self._encode(item, one=True)
-                return self._run(self._score_conversation(payload, many.timeout), abandoned).value
-            except ScoringError as error:
-                return many.outcome(error, index)
-
-        pending: deque[Future[Any]] = deque()
-        broken: list[Exception] = []
+    def _send_group(
+        self,
+        group: Group,
+        refused: Callable[[], None],
+        abandoned: threading.Event,
+        *,
+        timeout: float | None,
+    ) -> Answer:
+        attempts = Attempts(refused)
         try:
-            for index, item in _numbered(source, broken):
-                pending.append(pool.submit(work, index, item))
-                if len(pending) >= many.window:
-                    yield _take(pending, ordered=many.ordered).result()
-            while pending:
-                yield _take(pending, ordered=many.ordered).result()
-        finally:
-            abandoned.set()
-            # Those in flight end by their own time-out; whoever leaves the loop does not wait for them.
-            pool.shutdown(wait=False, cancel_futures=True)
-        if broken:
-            raise broken[0]
-
-
-def _numbered(source: Iterator[Any], broken: list[Exception]) -> Iterator[tuple[int, Any]]:
-    """The caller's items with their numbers; what the iterable raises is kept, until the items before it are done."""
-    try:
-        yield from enumerate(source)
-    except Exception as error:  # noqa: BLE001  (the caller's own code; raised again at the end)
-        broken.append(error)
-
-
-def _take(pending: deque[Future[Any]], *, ordered: bool) -> Future[Any]:
-    if ordered:
-        return pending.popleft()
-    done = next(iter(wait(pending, return_when=FIRST_COMPLETED).done))
-    pending.remove(done)
-    return done
-
-
-def _chunks(raw: urllib3.HTTPResponse) -> Iterator[bytes]:
-    """The body as it arrives, unpacked; urllib3 1 has no ``read1`` and gives it in whole pieces."""
-    read = getattr(raw, "read1", raw.read)
-    while chunk := read(READ_SIZE, decode_content=True):
-        yield chunk
-
-
-def _new_session() -> requests.Session:
-    session = requests.Session()
-    session.headers.clear()
-    session.verify = ca_file() or True
-    # A load balancer's affinity cookie would tie all requests to one replica.
-    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-    adapter = HTTPAdapter(pool_connections=1, pool_maxsize=MAX_CONCURRENCY, max_retries=0)
-    session.mount("http://", adapter)
-    session.mount("https://", adapter)
-    return session
-
-
-class _Bearer(AuthBase):
-    """Adds the credential at the last moment; with any ``auth`` at all, requests does not read ``.netrc`` either."""
-
-    def __init__(self, token: Token | None) -> None:
-        self._token = token
-
-    def __call__(self, r: requests.PreparedRequest) -> requests.PreparedRequest:
-        if self._token is not None:
-            r.headers["Authorization"] = self._token.header()
-        return r
-
-
-def _forget_request(error: BaseException) -> None:
-    """Take the key out of the exception that becomes the cause of ours: requests hangs the whole request on it."""
-    for inner in chain_of(error):
-        traceback.clear_frames(inner.__traceback__)  # and out of the variables: tools that report errors show those
-        request = getattr(inner, "request", None)
-        if isinstance(request, requests.PreparedRequest):
-            request.headers.pop("Authorization", None)
+            payload = self._encode_group(group.items)
+            conversation = self._score_conversation(payload, timeout, patient=True, watch=attempts)
+            return Answer(self._run(conversation, abandoned).value, attempts.seconds)
+        except ScoringError as error:
+            return Answer(error=error)

@@ -262,15 +262,28 @@ class Face:
     def close(self) -> None:
         self._call("close")
 
-    def score_many(self, items: Any, **options: Any) -> Iterator[Any]:
+    def score_many(self, items: Any, *, method: str = "", argument: Any = None, **options: Any) -> Any:
+        """An iterator over the results, or what the method of them gives."""
         results = self.client.score_many(items, **options)
+        if not method:
+            return self._each(results)
+        arguments = () if argument is None else (argument,)
+        made = getattr(results, method)(*arguments)
+        if self._runner is None or not hasattr(made, "__aiter__"):
+            return made if self._runner is None else self._runner.run(made)
+        return self._each(made)
+
+    def _each(self, results: Any) -> Iterator[Any]:
         if self._runner is None:
-            yield from results
+            try:
+                yield from results
+            finally:
+                results.close()
             return
         try:
             while True:
                 try:
-                    yield self._runner.run(anext(results))
+                    yield self._runner.run(_next_of(results))
                 except StopAsyncIteration:
                     return
         finally:
@@ -303,6 +316,10 @@ class Face:
         self.close()
         if self._runner is not None:
             self._runner.close()
+
+
+async def _next_of(results: Any) -> Any:
+    return await anext(results)
 
 
 @pytest.fixture(params=["sync", "async"])

@@ -1,0 +1,114 @@
+"""Results into a Parquet file, some thousand rows at a time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, cast
+
+import numpy as np
+
+from ..extras import missing_extra
+from .flight import Result
+
+__all__ = ["ParquetWriter"]
+
+ROWS = 8192
+"""Rows that are written at once, a row group of the file."""
+
+
+class ParquetWriter:
+    """Writes beside the file and moves it into place at the end. Use it in ``with``.
+
+    Raises:
+        MissingDependencyError: pyarrow is not installed.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        try:
+            self._arrow: Any = import_module("pyarrow")
+            import_module("pyarrow.parquet")
+        except ImportError as error:
+            raise missing_extra("Parquet files are written with pyarrow", "parquet") from error
+        self._path = Path(path)
+        self._part = self._path.with_name(f"{self._path.name}.{os.getpid()}.part")
+        self._writer: Any = None
+        self._pending: list[Result] = []
+        self.rows: int = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._write(last=True)
+        finally:
+            if self._writer is not None:
+                self._writer.close()
+            if kind is None and self._writer is not None:
+                self._part.replace(self._path)
+            else:
+                self._part.unlink(missing_ok=True)
+
+    def add(self, result: Result) -> None:
+        """Take the next result."""
+        self._pending.append(result)
+        self.rows += 1
+        if len(self._pending) >= ROWS:
+            self._write()
+
+    def _write(self, *, last: bool = False) -> None:
+        if not self._pending and (self._writer is not None or not last):
+            return
+        arrow, pending = self._arrow, self._pending
+        known = None if self._writer is None else self._writer.schema.field("result").type
+        table = arrow.table(
+            {
+                "item": arrow.array([result.index for result in pending], arrow.int64()),
+                "result": _column(arrow, [result.value for result in pending], known),
+                "error": arrow.array(
+                    [None if one.error is None else str(one.error) for one in pending], arrow.string()
+                ),
+            }
+        )
+        if self._writer is None:
+            self._writer = arrow.parquet.ParquetWriter(self._part, table.schema)
+        self._writer.write_table(table)
+        self._pending = []
+
+
+def _column(arrow: Any, values: Sequence[Any], known: Any) -> Any:
+    """The results as a column; of arrays with one axis a list of their dtype, deeper ones nested lists.
+
+    The type of the first rows holds for all that follow; an error among them is a null.
+    """
+    rows = [_plain(value) for value in values]
+    if known is None:
+        first = next((row for row in rows if row is not None), None)
+        known = arrow.null() if first is None else _type_of(arrow, first, rows)
+    return arrow.array([row.tolist() if isinstance(row, np.ndarray) and row.ndim > 1 else row for row in rows], known)
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "scores"):
+        value = value.scores
+    if isinstance(value, Mapping):
+        fields = cast("Mapping[Any, Any]", value)
+        return {str(name): one.tolist() if hasattr(one, "tolist") else one for name, one in fields.items()}
+    return value
+
+
+def _type_of(arrow: Any, first: Any, rows: Sequence[Any]) -> Any:
+    if isinstance(first, np.ndarray | np.generic):
+        array = np.asarray(cast("Any", first))
+        made: Any = arrow.from_numpy_dtype(array.dtype)
+        for _ in range(array.ndim):
+            made = arrow.list_(made)
+        return made
+    return arrow.infer_type([row for row in rows if row is not None])

@@ -1,0 +1,48 @@
+"""One item after the other, out of whatever was handed to ``score_many``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sized
+from pathlib import Path
+from typing import Any, cast
+
+from ...errors import BadInputError
+from ..arrays import array_of, is_array_like
+
+__all__ = ["IMAGE_SUFFIXES", "items_of", "length_of"]
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
+
+
+def items_of(items: Any) -> Any:
+    """What to iterate over: the rows of arrays and data frames, the images in a folder by name, else what it is.
+
+    Data frames by themselves would give the names of their columns.
+
+    Raises:
+        TypeError: it can be iterated over, but not into items.
+        BadInputError: a folder without images.
+    """
+    if isinstance(items, str | os.PathLike) and Path(cast("str", items)).is_dir():
+        return _images(Path(cast("str", items)))
+    if isinstance(items, str | bytes | bytearray | memoryview | Mapping | os.PathLike):
+        kind = type(cast("object", items)).__name__
+        raise TypeError(f"score_many() takes an iterable of items, not one {kind}; that is for score().")
+    return array_of(items) if is_array_like(items) and hasattr(items, "columns") else items
+
+
+def _images(folder: Path) -> list[Path]:
+    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    if not found:
+        raise BadInputError(
+            f"There are no images in the folder {str(folder)!r} itself; for those in its folders, or other files, pass "
+            "their paths: sorted(folder.rglob('*.jpg')).",
+            attempts=0,
+        )
+    return found
+
+
+def length_of(items: object) -> int | None:
+    """How many items there are, where that can be said without reading them."""
+    return len(items) if isinstance(items, Sized) and not isinstance(items, Iterator) else None

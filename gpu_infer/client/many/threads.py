@@ -1,0 +1,109 @@
+"""Drives a ``score_many`` with threads: the caller's own reads items and hands on results, others send."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from queue import Empty, SimpleQueue
+from typing import Any, TypeAlias
+
+from .flight import Result
+from .job import Job
+from .options import ManyOptions
+from .pieces import Answer, Group
+from .tuning import HEDGE_SAVED
+
+__all__ = ["SLOW_SOURCE", "Event", "Refused", "run"]
+
+SLOW_SOURCE = 1e-3
+"""Seconds: items that take longer to come are not held back until there are enough for a full request."""
+
+
+class Refused:
+    """A request was turned away, and will be tried again."""
+
+
+Event: TypeAlias = "tuple[Group, Answer] | Refused | BaseException"
+
+
+def run(
+    open_job: Callable[[], Job],
+    source: Iterator[Any],
+    options: ManyOptions,
+    *,
+    send: Callable[[Group, Callable[[], None], threading.Event], Answer],
+    ours: Callable[[], bool],
+) -> Generator[Result, None, None]:
+    """Score the items; yields their results.
+
+    Args:
+        open_job: makes the job, when the first result is asked for.
+        source: the caller's items.
+        options: what the caller asked for.
+        send: sends a group, tells the function it gets of refusals, gives up when the event is set.
+        ours: whether the service is known to take several items in a request.
+    """
+    events: SimpleQueue[Event] = SimpleQueue()
+    abandoned = threading.Event()
+
+    def work(group: Group) -> None:
+        try:
+            events.put((group, send(group, lambda: events.put(Refused()), abandoned)))
+        except BaseException as error:  # noqa: BLE001  (raised again in the caller's thread)
+            events.put(error)
+
+    pool = ThreadPoolExecutor(options.most + int(HEDGE_SAVED), thread_name_prefix="gpu-infer-score")
+    try:
+        with open_job() as job:
+            flight = job.flight
+            while not flight.finished:
+                _read(job, source, lambda group: pool.submit(work, group))
+                for group in [*flight.to_send(job.clock()), *flight.late(job.clock())]:
+                    pool.submit(work, group)
+                result = job.next_result()
+                if result is not None:
+                    yield result
+                _take_events(job, events, wait=result is None and not flight.finished)
+                if ours():
+                    flight.allow_groups()
+            if job.broken is not None:
+                raise job.broken
+    finally:
+        abandoned.set()
+        # Those in flight end by their own time-out; whoever leaves the loop does not wait for them.
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _read(job: Job, source: Iterator[Any], submit: Callable[[Group], object]) -> None:
+    """Read items while they are wanted; groups that are full, or of a slow source, go out at once."""
+    flight = job.flight
+    while flight.wants_item:
+        begun = job.clock()
+        try:
+            item = next(source)
+        except StopIteration:
+            flight.end()
+            return
+        except Exception as error:  # noqa: BLE001  (the caller's own code; raised again at the end)
+            job.fail_source(error)
+            return
+        job.take(item)
+        for group in flight.to_send(job.clock(), hold=job.clock() - begun < SLOW_SOURCE):
+            submit(group)
+
+
+def _take_events(job: Job, events: SimpleQueue[Event], *, wait: bool) -> None:
+    """What has come of requests; waits for one if there is nothing else to do."""
+    try:
+        event = events.get(timeout=job.flight.next_late(job.clock())) if wait else events.get_nowait()
+        while True:
+            if isinstance(event, BaseException):
+                raise event
+            if isinstance(event, Refused):
+                job.flight.refused()
+            else:
+                job.answered(*event)
+            event = events.get_nowait()
+    except Empty:
+        return
