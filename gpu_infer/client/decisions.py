@@ -110,7 +110,11 @@ def decide(
         return GiveUp(replace(problem, cause="timeout"))
     retries = len(causes) - 1 - causes[:-1].count("unauthorized")
     alike = _UNANSWERED if problem.cause in _UNANSWERED else (problem.cause,)
-    if retries >= call.policy.limit or sum(map(causes.count, alike)) > _retries_allowed(problem.cause, call, outcomes):
+    if sum(map(causes.count, alike)) > _retries_allowed(problem.cause, call, outcomes):
+        return GiveUp(problem)
+    # A job of many items that is told to come back later does, as long as there is time.
+    waits = call.patient and problem.cause == "overloaded" and call.policy.limit > 0
+    if retries >= call.policy.limit and not waits:
         return GiveUp(problem)
     return _wait_for_retry(problem, call, retries=retries, remaining=remaining, random=random)
 

@@ -61,7 +61,8 @@ class RetryPolicy:
     """How often and how patiently a call is tried again.
 
     Attributes:
-        limit: retries of a call at most; 0 for none.
+        limit: retries of a call at most; 0 for none. ``score_many()`` goes on beyond it where the service only has no
+            room, until its time-out.
         base: seconds, the longest wait before the first retry; doubles with each.
         cap: seconds, the longest wait where the service does not name one.
         retry_after_cap: seconds, the longest wait a service may ask for before its caller gets an error instead.

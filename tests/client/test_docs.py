@@ -24,6 +24,18 @@ def triton(steps: Any) -> Any:
     return lambda connection, seen: replies[seen.method](connection, seen)
 
 
+def scores_for(steps: Any, seen: Any) -> Any:
+    """The same two scores for each item of a request."""
+    scores = np.array([0.1, 0.9])
+    if seen.headers.get("x-gpu-infer-items") == "many" and seen.headers["content-type"] == "application/x-npy":
+        scores = np.tile(scores, (len(np.load(io.BytesIO(seen.body))), 1))
+    elif seen.headers["content-type"].startswith("multipart/"):
+        scores = np.tile(scores, (seen.body.count(b"filename="), 1))
+    stream = io.BytesIO()
+    np.save(stream, scores)
+    return steps.answer(200, stream.getvalue(), steps.ours, "application/x-npy")
+
+
 @pytest.fixture
 def names(server, steps, tmp_path, monkeypatch) -> dict[str, Any]:
     """What the page takes for granted."""
@@ -33,9 +45,7 @@ def names(server, steps, tmp_path, monkeypatch) -> dict[str, Any]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SCORING_KEY", "a key")
     monkeypatch.setenv("SCORING_KEY_2", "another key")
-    stream = io.BytesIO()
-    np.save(stream, np.array([0.1, 0.9]))
-    server.default = steps.answer(200, stream.getvalue(), steps.ours, "application/x-npy")
+    server.default = lambda connection, seen: scores_for(steps, seen)(connection, seen)
     return {"uri": server.uri, "gpu_infer": gpu_infer, "np": np, "photos": ["lynx.jpg", "missing.jpg"]}
 
 

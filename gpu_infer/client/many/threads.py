@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import threading
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -53,14 +54,20 @@ def run(
         except BaseException as error:  # noqa: BLE001  (raised again in the caller's thread)
             events.put(error)
 
+    # What belongs to the caller's context, as a trace that this is part of, goes along.
+    context = contextvars.copy_context()
+
+    def submit(group: Group) -> None:
+        pool.submit(context.copy().run, work, group)
+
     pool = ThreadPoolExecutor(options.most + int(HEDGE_SAVED), thread_name_prefix="gpu-infer-score")
     try:
         with open_job() as job:
             flight = job.flight
             while not flight.finished:
-                _read(job, source, lambda group: pool.submit(work, group))
+                _read(job, source, submit)
                 for group in [*flight.to_send(job.clock()), *flight.late(job.clock())]:
-                    pool.submit(work, group)
+                    submit(group)
                 result = job.next_result()
                 if result is not None:
                     yield result
@@ -75,7 +82,7 @@ def run(
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _read(job: Job, source: Iterator[Any], submit: Callable[[Group], object]) -> None:
+def _read(job: Job, source: Iterator[Any], submit: Callable[[Group], None]) -> None:
     """Read items while they are wanted; groups that are full, or of a slow source, go out at once."""
     flight = job.flight
     while flight.wants_item:
