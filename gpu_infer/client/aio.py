@@ -20,7 +20,6 @@ from .base import (
     ca_file,
     chain_of,
     credential_failure,
-    reason_of,
     report_of,
     too_large,
 )
@@ -33,7 +32,7 @@ from .many.options import MAX_CONCURRENCY, ManyOptions, ShowProgress
 from .many.pieces import Answer, Attempts, Group
 from .many.results import AsyncManyResults
 from .many.source import items_of, length_of
-from .messages import Codec, Failure, Outcome, Pause, Payload, ScoreResponse, Send
+from .messages import Codec, FailureKind, Outcome, Pause, Payload, ScoreResponse, Send
 from .protocol import Conversation, Report
 from .results import Readable, check_result, read_response, uses_signature
 from .retry import DEFAULT_RETRIES, DEFAULT_TIMEOUT, RetryPolicy
@@ -208,7 +207,7 @@ class AsyncScoringClient(BaseClient):
         results = tasks.run(
             functools.partial(self._open_job, options, total),
             aiter(source) if hasattr(source, "__aiter__") else iter(source),
-            send=functools.partial(self._send_group, timeout=timeout),
+            send=functools.partial(self._send_group, options=options),
             ours=self._takes_groups,
         )
         return AsyncManyResults(results, total=total)
@@ -309,22 +308,10 @@ class AsyncScoringClient(BaseClient):
                     else:
                         outcome = self._outcome(answer.status_code, headers, body.join())
         except (httpx.HTTPError, httpx.InvalidURL, OSError, TimeoutError) as error:
-            _forget_request(error)
+            forget_request(error)
             # What goes wrong while the connection is closed changes nothing.
-            return outcome or self._failure(error, order.timeout)
+            return outcome or self._failure(_kind_of_failure(self._httpx, error), error, order.timeout)
         return outcome
-
-    def _failure(self, error: Exception, timeout: float) -> Failure:
-        httpx, reason = self._httpx, reason_of(error)
-        if (failure := self._not_encrypted(error)) is not None:
-            return failure
-        if isinstance(error, httpx.ConnectTimeout | httpx.PoolTimeout):
-            return Failure("connect_timeout", self._no_connection("it did not take the connection in time"), error)
-        if isinstance(error, httpx.ConnectError | httpx.ProxyError | httpx.UnsupportedProtocol | httpx.InvalidURL):
-            return Failure("connect", self._no_connection(reason), error)
-        if isinstance(error, httpx.TimeoutException | TimeoutError):
-            return Failure("read_timeout", self._no_answer(timeout), error)
-        return Failure("broken", self._broken(reason), error)
 
     def _bind(self) -> httpx.AsyncClient:
         """The HTTP client of the running loop, made on first use: only then the loop is known.
@@ -354,15 +341,19 @@ class AsyncScoringClient(BaseClient):
         mounts = dict.fromkeys(("all://", "http://", "https://")) if self._is_local() else None
         return httpx.AsyncClient(verify=verify, limits=limits, cookies=jar, mounts=mounts)
 
-    async def _send_group(self, group: Group, refused: Callable[[], None], *, timeout: float | None) -> Answer:
-        attempts = Attempts(refused)
+    async def _send_group(self, group: Group, refused: Callable[[], None], *, options: ManyOptions) -> Answer:
+        self._bind()
+        attempts, clock = Attempts(refused), self._timing.clock
         try:
             if all(encodes_at_once(item) for item in group.items):
                 payload = self._encode_group(group.items)
             else:
                 payload = await asyncio.to_thread(self._encode_group, group.items)
-            conversation = self._score_conversation(payload, timeout, patient=True, watch=attempts)
-            return Answer((await self._run(conversation)).value, attempts.seconds)
+            seconds = await self._learner.admit(payload, self._seconds(options.timeout), ask=self._ask, clock=clock)
+            response = await self._run(self._score_conversation(payload, seconds, patient=True, watch=attempts))
+            if uses_signature(options.result):
+                await self._learner.learn(seconds_left(seconds, response.elapsed), ask=self._ask, clock=clock)
+            return Answer(response.value, attempts.seconds)
         except ScoringError as error:
             return Answer(error=error)
 
@@ -378,13 +369,22 @@ def _bearer(token: Token | None) -> Callable[[httpx.Request], httpx.Request]:
     return authorise
 
 
-def _forget_request(error: BaseException) -> None:
+def forget_request(error: BaseException) -> None:
     """Take the key out of the exception that becomes the cause of ours: httpx hangs the whole request on it."""
     for inner in chain_of(error):
         traceback.clear_frames(inner.__traceback__)  # and out of the variables: tools that report errors show those
         headers = getattr(getattr(inner, "_request", None), "headers", None)
         if headers is not None:
             headers.pop("Authorization", None)
+
+
+def _kind_of_failure(httpx: Any, error: BaseException) -> FailureKind:
+    """What may have happened at the other end; certificates left out."""
+    if isinstance(error, httpx.ConnectTimeout | httpx.PoolTimeout):
+        return "connect_timeout"
+    if isinstance(error, httpx.ConnectError | httpx.ProxyError | httpx.UnsupportedProtocol | httpx.InvalidURL):
+        return "connect"
+    return "read_timeout" if isinstance(error, httpx.TimeoutException | TimeoutError) else "broken"
 
 
 def _import_httpx() -> Any:

@@ -6,7 +6,7 @@ import functools
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any, TypeVar, cast, get_args
 from urllib.parse import urlsplit
@@ -23,7 +23,7 @@ from .learning import Learner
 from .limits import check_max_body, known_limit, refuse_too_large
 from .many.job import Job
 from .many.options import ManyOptions
-from .messages import Codec, Failure, Outcome, Payload, Request, Response, ScoreResponse
+from .messages import Codec, Failure, FailureKind, Outcome, Payload, Request, Response, ScoreResponse
 from .pictures import check_max_side
 from .protocol import (
     Call,
@@ -179,7 +179,7 @@ class BaseClient:
         return Job(options, total=total, read=functools.partial(self._read, options.result), clock=self._timing.clock)
 
     def _read(self, result: type[Any] | None, value: Any) -> Any:
-        return value if result is None else read_result(value, result, self._signature)
+        return value if result is None else read_result(value, result, self._base_learner.signature)
 
     def _score_conversation(
         self, payload: Payload, timeout: float | None, *, patient: bool = False, watch: Watch | None = None
@@ -283,8 +283,13 @@ class BaseClient:
             "crashed, which service.logs() shows; the request may have been carried out."
         )
 
-    def _not_encrypted(self, error: Exception) -> Failure | None:
-        return not_encrypted(error, self._where)
+    def _failure(self, kind: FailureKind, error: Exception, timeout: float) -> Failure:
+        reason = "it did not take the connection in time" if kind == "connect_timeout" else reason_of(error)
+        if kind == "read_timeout":
+            message = self._no_answer(timeout)
+        else:
+            message = self._broken(reason) if kind == "broken" else self._no_connection(reason)
+        return not_encrypted(error, self._where) or Failure(kind, message, error)
 
     def _no_answer(self, timeout: float) -> str:
         return f"No whole answer from {self._where} within the {timeout:.3g} s that this attempt had."

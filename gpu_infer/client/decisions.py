@@ -110,11 +110,9 @@ def decide(
         return GiveUp(replace(problem, cause="timeout"))
     retries = len(causes) - 1 - causes[:-1].count("unauthorized")
     alike = _UNANSWERED if problem.cause in _UNANSWERED else (problem.cause,)
-    if sum(map(causes.count, alike)) > _retries_allowed(problem.cause, call, outcomes):
-        return GiveUp(problem)
-    # A job of many items that is told to come back later does, as long as there is time.
-    waits = call.patient and problem.cause == "overloaded" and call.policy.limit > 0
-    if retries >= call.policy.limit and not waits:
+    if sum(map(causes.count, alike)) > _retries_allowed(problem.cause, call, outcomes) or retries >= _limit(
+        problem, call
+    ):
         return GiveUp(problem)
     return _wait_for_retry(problem, call, retries=retries, remaining=remaining, random=random)
 
@@ -139,6 +137,12 @@ def _wait_for_retry(problem: Problem, call: Call, *, retries: int, remaining: fl
     asks = f"It asks to wait {asked:,.4g} s, but" if asked else "There is no time for a retry:"
     left = f"{max(remaining, 0.0):.1f} s of the time-out of {call.timeout:g} s are left."
     return GiveUp(explain(problem, f"{asks} {left}"))
+
+
+def _limit(problem: Problem, call: Call) -> float:
+    """Retries of any kind. A job of many items that is told to come back later does, as long as there is time."""
+    waits = call.patient and problem.cause == "overloaded" and call.policy.limit > 0
+    return math.inf if waits else call.policy.limit
 
 
 def _retries_allowed(cause: Cause, call: Call, outcomes: Sequence[Outcome]) -> float:

@@ -6,7 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Generic, Literal, TypeAlias, TypeVar
 
-__all__ = ["Codec", "Failure", "Outcome", "Pause", "Payload", "Request", "Response", "ScoreResponse", "Send"]
+__all__ = [
+    "Codec",
+    "Failure",
+    "FailureKind",
+    "Outcome",
+    "Pause",
+    "Payload",
+    "Request",
+    "Response",
+    "ScoreResponse",
+    "Send",
+]
 
 Codec: TypeAlias = Literal["json", "npy", "bytes", "kserve"]
 """How inputs are written: ``None`` in its place means "by the type of the input", which only our services read."""
@@ -59,6 +70,11 @@ class Response:
     body: bytes = field(default=b"", repr=False)
 
 
+FailureKind: TypeAlias = Literal[
+    "connect", "connect_timeout", "tls", "read_timeout", "broken", "too_large", "credential"
+]
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """Why no whole answer came.
@@ -73,7 +89,7 @@ class Failure:
     - ``"credential"``: the credential provider failed; nothing was sent.
     """
 
-    kind: Literal["connect", "connect_timeout", "tls", "read_timeout", "broken", "too_large", "credential"]
+    kind: FailureKind
     message: str
     cause: BaseException | None = field(default=None, repr=False, compare=False)
 

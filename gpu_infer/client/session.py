@@ -7,16 +7,18 @@ from collections.abc import Iterator
 from http.cookiejar import DefaultCookiePolicy
 
 import requests
-import urllib3
+import urllib3.exceptions
 from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from .base import READ_SIZE, ca_file
 from .credentials import Token
 from .failures import chain_of
 from .many.options import MAX_CONCURRENCY
+from .messages import FailureKind
 
-__all__ = ["Bearer", "chunks_of", "forget_request", "new_session"]
+__all__ = ["Bearer", "chunks_of", "forget_request", "kind_of_failure", "new_session"]
 
 
 def chunks_of(raw: urllib3.HTTPResponse) -> Iterator[bytes]:
@@ -59,3 +61,16 @@ def forget_request(error: BaseException) -> None:
         request = getattr(inner, "request", None)
         if isinstance(request, requests.PreparedRequest):
             request.headers.pop("Authorization", None)
+
+
+def kind_of_failure(error: BaseException) -> FailureKind:
+    """What may have happened at the other end; certificates left out."""
+    chain = chain_of(error)
+    # Refused or no such host; asked before the time-outs, one of which it is in urllib3 1.
+    if any(isinstance(inner, NewConnectionError | requests.exceptions.ProxyError) for inner in chain):
+        return "connect"
+    if any(isinstance(inner, requests.ConnectTimeout | ConnectTimeoutError) for inner in chain):
+        return "connect_timeout"
+    if any(isinstance(inner, TimeoutError | urllib3.exceptions.TimeoutError | requests.Timeout) for inner in chain):
+        return "read_timeout"
+    return "broken"

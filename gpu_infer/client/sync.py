@@ -11,16 +11,13 @@ from urllib.parse import urlsplit
 
 import requests
 import urllib3.exceptions
-from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from ..errors import ScoringError
 from .base import (
     CONNECT_TIMEOUT,
     BaseClient,
     Body,
-    chain_of,
     credential_failure,
-    reason_of,
     report_of,
     too_large,
 )
@@ -36,7 +33,7 @@ from .protocol import Conversation, Report, new_request_id, score_request
 from .repeated import Repeated
 from .results import Readable, check_result, read_response, uses_signature
 from .retry import DEFAULT_RETRIES, DEFAULT_TIMEOUT, RetryPolicy
-from .session import Bearer, chunks_of, forget_request, new_session
+from .session import Bearer, chunks_of, forget_request, kind_of_failure, new_session
 from .tokens import Credential, Sealed
 
 __all__ = ["ScoringClient"]
@@ -245,7 +242,7 @@ class ScoringClient(BaseClient):
             functools.partial(self._open_job, options, total),
             iter(source),
             options,
-            send=functools.partial(self._send_group, timeout=timeout),
+            send=functools.partial(self._send_group, options=options),
             ours=self._takes_groups,
         )
         return ManyResults(results, total=total)
@@ -363,22 +360,8 @@ class ScoringClient(BaseClient):
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             forget_request(error)
             # What goes wrong while the connection is closed changes nothing.
-            return outcome or self._failure(error, order.timeout)
+            return outcome or self._failure(kind_of_failure(error), error, order.timeout)
         return outcome
-
-    def _failure(self, error: Exception, timeout: float) -> Failure:
-        chain = chain_of(error)
-        reason = reason_of(error)
-        if (failure := self._not_encrypted(error)) is not None:
-            return failure
-        # Refused or no such host; asked before the time-outs, one of which it is in urllib3 1.
-        if any(isinstance(inner, NewConnectionError | requests.exceptions.ProxyError) for inner in chain):
-            return Failure("connect", self._no_connection(reason), error)
-        if any(isinstance(inner, requests.ConnectTimeout | ConnectTimeoutError) for inner in chain):
-            return Failure("connect_timeout", self._no_connection("it did not take the connection in time"), error)
-        if any(isinstance(inner, TimeoutError | urllib3.exceptions.TimeoutError | requests.Timeout) for inner in chain):
-            return Failure("read_timeout", self._no_answer(timeout), error)
-        return Failure("broken", self._broken(reason), error)
 
     def _send_group(
         self,
@@ -386,12 +369,16 @@ class ScoringClient(BaseClient):
         refused: Callable[[], None],
         abandoned: threading.Event,
         *,
-        timeout: float | None,
+        options: ManyOptions,
     ) -> Answer:
-        attempts = Attempts(refused)
+        attempts, clock = Attempts(refused), self._timing.clock
         try:
             payload = self._encode_group(group.items)
-            conversation = self._score_conversation(payload, timeout, patient=True, watch=attempts)
-            return Answer(self._run(conversation, abandoned).value, attempts.seconds)
+            seconds = self._learner.admit(payload, self._seconds(options.timeout), ask=self._ask, clock=clock)
+            conversation = self._score_conversation(payload, seconds, patient=True, watch=attempts)
+            response = self._run(conversation, abandoned)
+            if uses_signature(options.result):
+                self._learner.learn(seconds_left(seconds, response.elapsed), ask=self._ask, clock=clock)
+            return Answer(response.value, attempts.seconds)
         except ScoringError as error:
             return Answer(error=error)

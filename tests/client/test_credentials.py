@@ -697,7 +697,7 @@ def test_what_an_http_library_had_in_its_variables_is_forgotten(module):
     with pytest.raises(ConnectionError) as caught:
         wraps()
     assert count_secrets(caught.value) == 1
-    module._forget_request(caught.value)
+    module.forget_request(caught.value)
     assert count_secrets(caught.value) == 0
     assert "in writes" in told(caught.value), "files and lines stay"
 
