@@ -4,7 +4,9 @@
 
     app        the commands, in the order of `--help`
     start      ``demo``, ``plan``, ``deploy``
-    use        ``ls``, ``score``, ``logs``, ``stats``, ``down``, ``sweep``
+    use        ``ls``, ``logs``, ``stats``, ``down``, ``sweep``
+    score      ``score``: a few files, or any number of items; score_inputs and score_tables read them, score_outputs
+               writes results to files
     bench      ``bench``: load on a service, its figures and their picture
     prepare    ``doctor``, ``init``: what is missing, and files to start from
     options    the options that several commands share

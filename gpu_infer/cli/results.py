@@ -13,11 +13,10 @@ import numpy as np
 from rich.text import Text
 
 from gpu_infer.cli import screen
-from gpu_infer.client import ScoreResponse
+from gpu_infer.client import ClassScores, ScoreResponse, ScoringClient
 from gpu_infer.errors import ScoringError
-from gpu_infer.service import Service
 
-__all__ = ["STDIN", "Answer", "ask", "lines", "read", "show"]
+__all__ = ["ROWS", "STDIN", "Answer", "ask", "best_of", "line", "lines", "read", "show"]
 
 STDIN = "-"
 TOP = 5
@@ -37,6 +36,7 @@ class Answer:
     file: str
     response: ScoreResponse[Any] | None = None
     error: str = ""
+    top: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values, for JSON."""
@@ -44,18 +44,27 @@ class Answer:
             return {"file": self.file, "error": self.error}
         return {
             "file": self.file,
-            "result": self.response.value,
+            "result": best_of(self.response.value, self.top),
             "device": self.response.device,
             "milliseconds": round(self.response.elapsed * 1e3, 3),
         }
 
 
-def ask(service: Service, file: str, *, timeout: float | None) -> Answer:
-    """Score one file, or standard input; an error becomes part of the answer, so that the other files go on."""
+def ask(client: ScoringClient, file: str, *, timeout: float | None, top: int | None = None) -> Answer:
+    """Score one file, or standard input; an error becomes part of the answer, so that the other files go on.
+
+    Args:
+        client: of the service.
+        file: its path, ``-`` for standard input.
+        timeout: seconds for the request, the client's where ``None``.
+        top: read the result as scores of classes, to show so many; ``None``: as it comes.
+    """
     if file != STDIN and not Path(file).exists():
         return Answer(file, error="there is no such file")
     try:
-        return Answer(file, service.client.score_response(read(file), timeout=timeout))
+        if top is None:
+            return Answer(file, client.score_response(read(file), timeout=timeout))
+        return Answer(file, client.score_response(read(file), timeout=timeout, result=ClassScores), top=top)
     except ScoringError as error:
         return Answer(file, error=str(error))
 
@@ -63,9 +72,9 @@ def ask(service: Service, file: str, *, timeout: float | None) -> Answer:
 def show(answers: Sequence[Answer]) -> None:
     """Print the results; file names only where there are several."""
     console = screen.out()
-    good = [(answer.file, answer.response) for answer in answers if answer.response is not None]
-    for file, response in good:
-        found = lines(response.value)
+    good = [(answer.file, answer.response, answer.top) for answer in answers if answer.response is not None]
+    for file, response, top in good:
+        found = lines(response.value, top)
         name = Text(file, style="bold") if len(answers) > 1 else Text("")
         if len(found) == 1:
             console.print(Text.assemble(name, "  " if name else "", found[0]), soft_wrap=True)
@@ -75,14 +84,42 @@ def show(answers: Sequence[Answer]) -> None:
         for line in found:
             console.print(Text.assemble("  " if name else "", line), soft_wrap=True)
     if good:
-        milliseconds = sorted(response.elapsed * 1e3 for _, response in good)
-        device = next((response.device for _, response in good if response.device), None)
+        milliseconds = sorted(response.elapsed * 1e3 for _, response, _ in good)
+        device = next((response.device for _, response, _ in good if response.device), None)
         took = f"{milliseconds[len(milliseconds) // 2]:.0f} ms" + (" each" if len(good) > 1 else "")
         screen.err().print(Text(f"{took}, {device}" if device else took, style="dim"))
 
 
-def lines(value: Any) -> list[Text]:
+def best_of(value: Any, top: int | None) -> Any:
+    """The classes with the largest scores as plain values; anything but scores of classes as it is."""
+    if not isinstance(value, ClassScores):
+        return value
+    if value.several:
+        return [best_of(one, top) for one in value]
+    return [
+        {
+            "index": one.index,
+            **({} if one.label is None else {"label": one.label}),
+            "score": screen.plain(value.scores[one.index]),
+        }
+        for one in value.top(top or TOP)
+    ]
+
+
+def line(value: Any, top: int | None = None) -> Text:
+    """A result in one line, where it is one of many."""
+    if isinstance(value, ClassScores) and not value.several:
+        return Text(", ".join(f"{one.name} {one.score:.4g}" for one in value.top(top or TOP)))
+    array = _numbers(value)
+    if array is not None and array.ndim == 1:
+        return Text(_row(array))
+    return Text("; ").join(lines(value, top))
+
+
+def lines(value: Any, top: int | None = None) -> list[Text]:
     """A result as lines to read: long rows of scores by their largest values, everything else whole or begun."""
+    if isinstance(value, ClassScores):
+        return _class_lines(value, top or TOP)
     if isinstance(value, Mapping):
         return _named(cast("Mapping[Any, Any]", value).items())
     array = _numbers(value)
@@ -115,6 +152,22 @@ def _numbers(value: Any) -> np.ndarray[Any, Any] | None:
     except ValueError:  # a list of rows of different lengths
         return None
     return array if array.dtype.kind in "biuf" else None
+
+
+def _class_lines(scores: ClassScores, top: int) -> list[Text]:
+    if scores.several:
+        width = len(str(len(scores) - 1))
+        shown = (scores[at] for at in range(min(len(scores), ROWS)))
+        rows = [Text.assemble((f"{at:>{width}}  ", "dim"), line(one, top)) for at, one in enumerate(shown)]
+        return _begun(rows, shown=ROWS, total=len(scores))
+    best = scores.top(top)
+    width = max(len(one.name) for one in best)
+    bars = bool(np.nanmin(scores.scores) >= 0 and np.nanmax(scores.scores) <= 1)
+    found = [Text(f"{one.name:>{width}}  {_number(np.float64(one.score)):<9}") for one in best]
+    if bars:
+        for text, one in zip(found, best, strict=True):
+            text.append("█" * round(one.score * _BAR), style="cyan")
+    return found
 
 
 def _array_lines(array: np.ndarray[Any, Any]) -> list[Text]:

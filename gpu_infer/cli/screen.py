@@ -19,7 +19,19 @@ from rich.text import Text
 from gpu_infer.cli.words import typed
 from gpu_infer.progress import Event, listening
 
-__all__ = ["Shown", "complain", "hint", "out", "print_json", "progress", "rows_table", "taken_back"]
+__all__ = [
+    "Shown",
+    "complain",
+    "err",
+    "hint",
+    "named",
+    "note",
+    "out",
+    "print_json",
+    "progress",
+    "rows_table",
+    "taken_back",
+]
 
 taken_back: list[str] = []
 """What this command has removed in Azure, to be told where it is interrupted."""
@@ -75,6 +87,16 @@ def complain(message: str) -> None:
     err().print(Text.assemble(("Error: ", "bold red"), message), soft_wrap=True)
 
 
+def note(text: str) -> None:
+    """Something beside the matter, on standard error."""
+    err().print(Text(text, style="dim"), soft_wrap=True)
+
+
+def named(name: str, text: Text) -> Text:
+    """A text behind its name."""
+    return Text.assemble((name, "bold"), "  ", text)
+
+
 def rows_table(rows: Iterable[tuple[str, str | Text]]) -> Table:
     """Pairs of what and value, one per line."""
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
@@ -99,7 +121,7 @@ class Shown:
             transient=True,
             disable=not console.is_terminal,
         )
-        self._task = self.display.add_task("", total=None)
+        self._task = self.display.add_task("", total=None, numbers="")
 
     def say(self, text: str) -> None:
         """Change the text."""
@@ -107,18 +129,22 @@ class Shown:
 
     def count(self, done: int, total: int) -> None:
         """Show a bar: so many of so many are done."""
-        self.display.update(self._task, completed=done, total=total)
+        self.display.update(self._task, completed=done, total=total, numbers=f"{done:,.0f} of {total:,.0f}")
+
+    def follow(self, done: int, total: int | None, numbers: str) -> None:
+        """Show how far it is: a bar where the total is known, with these numbers behind it."""
+        self.display.update(self._task, completed=done, total=total, numbers=numbers)
 
 
 class _Bar(BarColumn):
-    """A bar with numbers where the size of the job is known, nothing where it is not."""
+    """A bar where the size of the job is known, and the numbers that are told."""
 
     def render(self, task: Task) -> Any:
         """The bar of a task."""
         if task.total is None:
-            return Text("")
+            return Text(task.fields["numbers"])
         line = Table.grid(padding=(0, 1))
-        line.add_row(super().render(task), f"{task.completed:,.0f} of {task.total:,.0f}")
+        line.add_row(super().render(task), task.fields["numbers"])
         return line
 
 

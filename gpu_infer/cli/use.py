@@ -1,9 +1,7 @@
-"""``ls``, ``score``, ``logs``, ``stats``, ``down``, ``sweep``: what runs, used and removed."""
+"""``ls``, ``logs``, ``stats``, ``down``, ``sweep``: what runs, used and removed."""
 
 from __future__ import annotations
 
-import functools
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,15 +13,11 @@ from gpu_infer.spec import seconds_of
 if TYPE_CHECKING:
     from gpu_infer.teardown import TakenDown
 
-__all__ = ["down", "logs", "ls", "score", "stats", "sweep"]
+__all__ = ["down", "logs", "ls", "stats", "sweep"]
 
 
 def _age(text: str | None) -> str | None:
     return text if text == "0" else options.duration(text)
-
-
-AT_ONCE = 8
-"""Requests in flight for a list of files: enough for the service to make batches of them."""
 
 
 def ls(*, workspace: options.Workspace = None, as_json: options.Json = False) -> None:
@@ -43,49 +37,6 @@ def ls(*, workspace: options.Workspace = None, as_json: options.Json = False) ->
     failed = next((service for service in found if service.state == "Failed"), None)
     hint = f"gpu-infer logs {failed.name}" if failed else f"gpu-infer score {found[0].name} FILE"
     screen.hint(hint + options.again(workspace))
-
-
-def score(
-    name: options.ServiceName,
-    files: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="FILE...", help="Images, .npy, .json, any bytes; - for standard input.", show_default=False
-        ),
-    ],
-    *,
-    timeout: Annotated[
-        str | None,
-        typer.Option(metavar="TIME", help="For each file, retries included, such as 30s.", callback=options.duration),
-    ] = None,
-    workspace: options.Workspace = None,
-    as_json: options.Json = False,
-) -> None:
-    """Send files to a service and show its results; each file is one request."""
-    from gpu_infer.cli import results
-
-    seconds = None if timeout is None else seconds_of(timeout)
-    service = options.attached(name, workspace)
-    answers: list[results.Answer] = []
-    with (
-        screen.progress(f"scoring {files[0]}" if len(files) == 1 else f"scoring {len(files)} files") as shown,
-        ThreadPoolExecutor(min(AT_ONCE, len(files))) as pool,
-    ):
-        for answer in pool.map(functools.partial(results.ask, service, timeout=seconds), files):
-            answers.append(answer)
-            if len(files) > 1:
-                shown.count(len(answers), len(files))
-    if as_json:
-        screen.print_json([answer.to_dict() for answer in answers], indent=None)
-    else:
-        results.show(answers)
-    for answer in answers:
-        if answer.error:
-            screen.complain(f"{answer.file}: {answer.error}")
-    if any(answer.error for answer in answers):
-        raise typer.Exit(1)
-    if not as_json:
-        screen.hint(f"gpu-infer stats {name}{options.again(workspace)}")
 
 
 def logs(

@@ -23,11 +23,15 @@ ROWS = 8192
 class ParquetWriter:
     """Writes beside the file and moves it into place at the end. Use it in ``with``.
 
+    Args:
+        path: of the file.
+        labelled: with the columns ``file`` and ``row`` in the place of ``item``: where each item comes from.
+
     Raises:
         MissingDependencyError: pyarrow is not installed.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, labelled: bool = False) -> None:
         try:
             self._arrow: Any = import_module("pyarrow")
             import_module("pyarrow.parquet")
@@ -36,7 +40,8 @@ class ParquetWriter:
         self._path = Path(path)
         self._part = self._path.with_name(f"{self._path.name}.{os.getpid()}.part")
         self._writer: Any = None
-        self._pending: list[Result] = []
+        self._labelled = labelled
+        self._pending: list[tuple[Result, str, int | None]] = []
         self.rows: int = 0
 
     def __enter__(self) -> Self:
@@ -56,21 +61,23 @@ class ParquetWriter:
             else:
                 self._part.unlink(missing_ok=True)
 
-    def add(self, result: Result) -> None:
-        """Take the next result."""
-        self._pending.append(result)
+    def add(self, result: Result, *, file: str = "", row: int | None = None) -> None:
+        """Take the next result, and where its item comes from."""
+        self._pending.append((result, file, row))
         self.rows += 1
-        if len(self._pending) >= ROWS:
+        if len(self._pending) % ROWS == 0:
             self._write()
 
     def _write(self, *, last: bool = False) -> None:
         if not self._pending and (self._writer is not None or not last):
             return
-        arrow, pending = self._arrow, self._pending
+        if self._writer is None and not last and all(result.error is not None for result, _, _ in self._pending):
+            return  # what kind of column the results are is not known yet
+        arrow, pending = self._arrow, [result for result, _, _ in self._pending]
         known = None if self._writer is None else self._writer.schema.field("result").type
         table = arrow.table(
             {
-                "item": arrow.array([result.index for result in pending], arrow.int64()),
+                **self._whence(),
                 "result": _column(arrow, [result.value for result in pending], known),
                 "error": arrow.array(
                     [None if one.error is None else str(one.error) for one in pending], arrow.string()
@@ -81,6 +88,15 @@ class ParquetWriter:
             self._writer = arrow.parquet.ParquetWriter(self._part, table.schema)
         self._writer.write_table(table)
         self._pending = []
+
+    def _whence(self) -> dict[str, Any]:
+        arrow, pending = self._arrow, self._pending
+        if not self._labelled:
+            return {"item": arrow.array([result.index for result, _, _ in pending], arrow.int64())}
+        return {
+            "file": arrow.array([file for _, file, _ in pending], arrow.string()),
+            "row": arrow.array([row for _, _, row in pending], arrow.int64()),
+        }
 
 
 def _column(arrow: Any, values: Sequence[Any], known: Any) -> Any:
