@@ -32,6 +32,8 @@ EXTRAS: dict[str, tuple[str, tuple[str, ...]]] = {
     "onnx": ("ONNX models", ("onnxruntime",)),
     "cli": ("this command line", ("rich", "typer")),
     "async": ("AsyncScoringClient", ("httpx",)),
+    "otel": ("spans and metrics of the clients", ("opentelemetry-api",)),
+    "parquet": ("Parquet files", ("pyarrow",)),
     "aks": ("AKS web services", ("azureml-contrib-services", "azureml-core", "packaging", "pyyaml")),
     "online": ("online endpoints", ("azure-ai-ml", "azure-identity", "packaging", "pyyaml")),
     "emulator": ("tests against an emulated Azure ML", ("cryptography", "werkzeug")),
