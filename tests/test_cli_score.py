@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -83,6 +85,16 @@ def test_the_rows_of_an_array_are_items_where_the_service_says_so(service, capsy
     told = json.loads(run("rows", "x.npz", "--column", "y", "--json", capsys=capsys)[0])
     assert told[0] == {"file": "x.npz", "row": 0, "result": DOUBLED[2].tolist()}
     assert "holds the arrays x, y: choose one with --column NAME" in run("rows", "x.npz", code=1, capsys=capsys)[1]
+
+
+def test_rows_are_read_some_at_a_time(monkeypatch):
+    np.save("x.npy", np.asfortranarray(ROWS))
+    monkeypatch.setattr("gpu_infer.cli.score_inputs.BLOCK_BYTES", 7 * ROWS[0].nbytes)
+    source = source_of("x.npy", Choice(), lines=False, rows=True, takes=Takes())
+    found = list(source.read())
+    assert source.count == len(found) == 100
+    assert [label.row for label, _ in found] == list(range(100))
+    np.testing.assert_array_equal([row for _, row in found], ROWS)
 
 
 def test_a_table_is_scored_by_its_columns_with_numbers(service, capsys):
@@ -237,7 +249,7 @@ def test_every_kind_of_file_has_all_results_and_errors_in_order(service, here, c
     for name in ("y.jsonl", "y.csv", "y.parquet", "y.npy"):
         out, err = run("rows", "x.csv", "--out", name, code=1, capsys=capsys)
         assert out.startswith(f"{name}: 50 items in ")
-        assert out.endswith("2 of them failed\n")
+        assert out.endswith("; 2 failed\n")
         assert (
             "x.csv:0: gpu_infer.Row cannot be turned into an array: column 'b' holds 'n/a', which is no number" in err
         )
@@ -328,6 +340,16 @@ def test_a_parquet_file_may_begin_with_items_that_failed(here, monkeypatch):
     assert pq.read_table(here / "y.parquet")["result"].to_pylist() == [None] * 5 + [[1, 2]]
 
 
+def test_half_a_file_of_a_killed_run_is_removed_and_that_of_a_running_one_stays(here):
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        ended.wait(30)
+    for name in (f"y.csv.{ended.pid}.part", f"y.csv.{os.getppid()}.part", "y.csv.notes.part"):
+        (here / name).touch()
+    with sink_for(here / "y.csv", None) as sink:
+        sink.add(Label("x"), 1)
+    assert sorted(path.name for path in here.iterdir()) == ["y.csv", f"y.csv.{os.getppid()}.part", "y.csv.notes.part"]
+
+
 def test_results_with_names_are_columns(here):
     with sink_for(here / "y.csv", None) as sink:
         sink.add(Label("a.jpg"), {"class": 3, "box": np.array([0.5, 1], np.float32), "mask": [[1], [2]]})
@@ -357,7 +379,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(service, here, monkeypatc
 
     before = service.stats()["items"]
     out, _ = run(*arguments, "--resume", capsys=capsys)
-    assert " were done before" in out
+    assert " of them done before" in out
     assert service.stats()["items"] - before <= 40
     assert [line["result"] for line in jsonl("y.jsonl")] == DOUBLED.tolist()
     assert sorted(path.name for path in here.iterdir()) == ["x.npy", "y.jsonl"]
@@ -369,7 +391,7 @@ def test_only_what_failed_is_sent_again(service, here, capsys):
     assert err.endswith("Next: the same command with --resume sends only the 1 item that failed")
     np.save("one.npy", ROWS[1])
     out, _ = run("rows", "x.jsonl", "--out", "y.jsonl", "--resume", capsys=capsys)
-    assert "; 1 were done before" in out
+    assert "; 1 of them done before" in out
     assert [line["result"] for line in jsonl("y.jsonl")] == [[2, 4, 6, 8], DOUBLED[1].tolist()]
     assert not (here / "y.jsonl.checkpoint").exists()
 
@@ -418,6 +440,8 @@ def test_any_scoring_uri_is_scored_with_a_key_from_the_environment(service, monk
     assert "secret-key" not in out + err
     assert "Next:" not in err
     np.testing.assert_array_equal(np.load("y.npy"), DOUBLED)
+    _, err = run(service.scoring_uri, "x.npy", "--codec", "xml", code=2, capsys=capsys)
+    assert "'xml' is none of json, npy, bytes, kserve." in err
     _, err = run(service.scoring_uri, "x.npy", "--key-from", "secret-key", code=2, capsys=capsys)
     assert "names no environment variable that is set" in err
     assert "secret-key" not in err

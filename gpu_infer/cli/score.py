@@ -29,6 +29,8 @@ AT_ONCE = 8
 FEW = 32
 """Files that are shown with device and time. Of more, and of rows, only the results are told."""
 
+CODECS = ("json", "npy", "bytes", "kserve")
+
 ASKING = 10.0
 """Seconds for the question what a service takes, where it may be one that does not know the question."""
 
@@ -218,6 +220,8 @@ def _client(
         message = "names no environment variable that is set. The key itself never stands on the command line."
         raise typer.BadParameter(message, param_hint="--key-from")
     known: Any = codec
+    if codec not in (None, *CODECS):
+        raise typer.BadParameter(f"{codec!r} is none of {', '.join(CODECS)}.", param_hint="--codec")
     with ScoringClient(asked.name, key, codec=known) as client:
         # A codec says that the service is of another make, and those are not asked.
         yield client, dict if codec else functools.partial(client.describe, timeout=ASKING)

@@ -45,6 +45,9 @@ ARRAYS = frozenset({".npy", ".npz"})
 TABLES = frozenset({".csv", ".tsv", ".parquet"})
 LINES = frozenset({".jsonl", ".ndjson"})
 
+BLOCK_BYTES = 4 << 20
+"""Bytes of an array file that are in memory at once."""
+
 
 @dataclass(frozen=True, slots=True)
 class Label:
@@ -292,7 +295,24 @@ def _array_source(file: str, columns: Sequence[str], *, rows: bool, takes: Takes
         raise ValueError(f"The array in {file!r} has no rows: {array.dtype} {list(array.shape)}.")
     if problem := takes.misfit(array.shape, array.dtype, many=True):
         raise ValueError(f"{file}: {problem[:1].upper()}{problem[1:]}. Nothing was sent.")
+    if file.lower().endswith(".npy"):
+        return Source(lambda: ((Label(file, at), row) for at, row in enumerate(_rows_of(file))), len(array))
     return Source(lambda: ((Label(file, at), row) for at, row in enumerate(array)), len(array))
+
+
+def _rows_of(file: str) -> Iterator[Any]:
+    """The rows of an array file, some megabytes at a time."""
+    start = 0
+    # Each through a mapping of its own: what was read through one is memory of this process as long as that is there.
+    while True:
+        array = np.load(file, mmap_mode="r", allow_pickle=False)
+        if start >= len(array):
+            return
+        count = max(1, BLOCK_BYTES // max(1, array[0].nbytes))
+        block = np.array(array[start : start + count])
+        del array
+        start += count
+        yield from block
 
 
 def _array(file: str, columns: Sequence[str]) -> np.ndarray[Any, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import glob
 import json
 import os
 from abc import ABC, abstractmethod
@@ -248,12 +249,26 @@ def check_out(path: Path | None, *, top: int | None) -> Path | None:
 
 
 def sink_for(path: Path, labels: Sequence[str] | None) -> Sink:
-    """What writes to this file.
+    """What writes to this file; half a file that a killed run has left beside it is removed.
 
     Raises:
         MissingDependencyError: pyarrow is not installed, for ``.parquet``.
     """
+    for part in path.parent.glob(f"{glob.escape(path.name)}.*.part"):
+        pid = part.name.removeprefix(f"{path.name}.").removesuffix(".part")
+        if pid.isdigit() and not _runs(int(pid)):
+            part.unlink(missing_ok=True)
     return _KINDS[path.suffix.lower()](path, labels)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
 
 
 # --- a result as cells ------------------------------------------------------------------------------------------------

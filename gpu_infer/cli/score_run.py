@@ -242,12 +242,12 @@ def _tell(asked: Asked, tally: _Tally, seconds: float) -> None:
 
 
 def _show(asked: Asked, tally: _Tally, seconds: float) -> None:
-    fresh = tally.items - tally.resumed
-    rate = f", {fresh / seconds:,.0f} per second" if fresh > 1 and seconds > 0 else ""
+    fresh = tally.items - tally.resumed - tally.failed
+    rate = f", {fresh / seconds:,.0f} per second" if fresh > 1 and fresh >= seconds > 0 else ""
     took = f"{_count(tally.items, 'item')} in {seconds:,.1f} s{rate}"
-    took += f"; {tally.resumed:,} were done before" if tally.resumed else ""
+    took += f"; {tally.resumed:,} of them done before" if tally.resumed else ""
     if asked.out is not None:
-        failed = f", {tally.failed:,} of them failed" if tally.failed else ""
+        failed = f"; {tally.failed:,} failed" if tally.failed else ""
         screen.out().print(f"{asked.out}: {took}{failed}", soft_wrap=True)
         return
     width = max((len(str(label)) for label, _ in tally.shown), default=0)
