@@ -54,7 +54,10 @@ def start(folder: Path) -> Runtime:
         postprocess = load_hook(settings.postprocess, role="postprocess", folder=folder)
     waiting = scheduler()
     shared = int(os.environ.get("WORKER_COUNT") or 1) > 1
-    engine: Engine = _shared_engine(folder, waiting) if shared else load_engine(settings, folder, waiting)
+    making = preprocess is not None and preprocess.decodes and not preprocess.of_user
+    engine: Engine = (
+        _shared_engine(folder, waiting) if shared else load_engine(settings, folder, waiting, making=making)
+    )
     watch_health(engine.healthy)
     names = [spec.name for spec in engine.facts.outputs]
     if postprocess and len(names) > 1 and not is_file_hook(postprocess.text.split("|")[0]):
@@ -89,9 +92,14 @@ def _shared_engine(folder: Path, waiting: Scheduler) -> SharedEngine:
 
 
 def load_engine(
-    settings: Settings, folder: Path, waiting: Scheduler, *, after_batch: Callable[[], None] = nothing
+    settings: Settings,
+    folder: Path,
+    waiting: Scheduler,
+    *,
+    making: bool = False,
+    after_batch: Callable[[], None] = nothing,
 ) -> LocalEngine:
-    """Find, load, warm up and measure the model, in this process."""
+    """Find, load, warm up and measure the model, in this process; ``making``: it may be handed images to decode."""
     with stage("find_model") as current:
         found = find_model(Path(_model_dir()), hint=settings.model_path or None)
         current.note = f"{found.format} {found.path.name}"
@@ -107,6 +115,7 @@ def load_engine(
         settings=settings,
         sample=_sample(adapter, settings, folder),
         scheduler=waiting,
+        making=making,
         after_batch=after_batch,
     )
 

@@ -30,6 +30,7 @@ class LocalEngine:
         settings: of the bundle.
         sample: an item to warm up with; ``None`` where nobody knows one.
         scheduler: how requests wait.
+        making: whether ``run`` may be given what decodes an image.
         after_batch: called when all results of a batch have been handed over.
     """
 
@@ -40,12 +41,14 @@ class LocalEngine:
         settings: Settings,
         sample: Any,
         scheduler: Scheduler,
+        making: bool = False,
         after_batch: Callable[[], None] = nothing,
     ) -> None:
         self.facts: ModelFacts = ModelFacts.of(adapter)
         self._adapter = adapter
         self._wanted = tuple(spec.name for spec in adapter.outputs)
         self._after_batch = after_batch
+        self._making = making
         self._settings = settings
         self._scheduler = scheduler
         self.form: Form = Form(settings.max_batch, settings.parallel or 1)
@@ -132,6 +135,7 @@ class LocalEngine:
                 lambda size: rows_of(sample, size),
                 max_batch=self._settings.max_batch,
                 threads=self._settings.threads,
+                making=self._making,
             )
         finally:
             self.form = form
