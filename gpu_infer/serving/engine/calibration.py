@@ -23,7 +23,7 @@ SECONDS = 2.0
 POINT_SECONDS = 0.05
 """What one measurement takes, unless a single run takes longer."""
 
-ENOUGH = 0.97
+ENOUGH = 0.95
 """A smaller batch that gives this share of the best is taken: it answers sooner."""
 
 RUN_SECONDS = 0.0005
@@ -38,6 +38,10 @@ wait for a core: EfficientNet-Lite0 on two cores, where both ways were measured 
 
 INLINE_SECONDS = 0.002
 """A batch on a CPU that is quicker than this runs in the thread that reads requests: changing threads costs more."""
+
+DOWNHILL = 0.95
+"""Where two batches in a row give less than this share of the best, larger ones are not tried: they would give less
+still, and frameworks keep the memory of the largest batch they have seen."""
 
 Predict = Callable[[np.ndarray], Any]
 
@@ -89,12 +93,14 @@ def calibrate(
     curve: Dict[str, float] = {}
 
     def measure(parallel: int) -> None:
+        worse = 0
         for size in powers_of_two(max_batch):
             batch = sample(size)
             predict(batch)
             one = _seconds_per_run(predict, batch, parallel)
-            curve[f"{parallel}x{size}"] = parallel * size / one
-            if time.monotonic() > end or one > SECONDS / 4:
+            curve[f"{parallel}x{size}"] = rate = parallel * size / one
+            worse = worse + 1 if rate < DOWNHILL * _best(curve, parallel) else 0
+            if time.monotonic() > end or one > SECONDS / 4 or worse == 2:
                 return
 
     on_cpu = adapter.device.kind == "cpu"
