@@ -25,7 +25,7 @@ from _serving.stock import deployed, forget_settings
 from _serving.workloads import Assets, missing, prepare
 
 RESULTS = Path(__file__).parent / "results"
-LIBRARIES = ("requests", "urllib3", "httpx", "orjson", "azureml-core", "azure-ai-ml")
+LIBRARIES = ("requests", "urllib3", "aiohttp", "orjson", "azureml-core", "azure-ai-ml")
 
 
 def main() -> None:
@@ -63,7 +63,7 @@ def measure(assets: Assets, options: argparse.Namespace) -> dict[str, Any]:
     hardware = describe()
     hardware["versions"] = {name: version for name, version in hardware["versions"].items() if name != "wrk"}
     hardware["versions"] |= {name: found for name in LIBRARIES if (found := installed(name))}
-    hardware["versions"] |= dict([version_of("aiohttp").split()])
+    hardware["versions"] |= dict([version_of("httpx").split()])
     print("bodies", flush=True)
     written = bodies.measure(assets.jpeg, rounds=options.rounds)
     print("score() beside a bare post", flush=True)

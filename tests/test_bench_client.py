@@ -17,7 +17,7 @@ BENCH = Path(__file__).parents[1] / "bench"
 def test_the_clients_are_measured(tmp_path: Path) -> None:
     pytest.importorskip("tensorflow", reason="TensorFlow, which reads the network, is not installed")
     small = ["--rounds", "1", "--seconds", "0.2", "--items", "200", "--concurrency", "2", "--out", str(tmp_path)]
-    ways = ["--ways", "requests", "httpx", "Scoring", "Async", "Aks", "MLC"]  # without what needs another environment
+    ways = ["--ways", "requests", "aiohttp", "Scoring", "Async", "Aks", "MLC"]  # without what needs another environment
     command = [sys.executable, str(BENCH / "client.py"), *small, *ways]
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280, check=False)

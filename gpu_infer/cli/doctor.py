@@ -31,7 +31,7 @@ EXTRAS: dict[str, tuple[str, tuple[str, ...]]] = {
     "torch": ("TorchScript and torch.export models", ("torch",)),
     "onnx": ("ONNX models", ("onnxruntime",)),
     "cli": ("this command line", ("rich", "typer")),
-    "async": ("AsyncScoringClient", ("httpx",)),
+    "async": ("AsyncScoringClient", ("aiohttp",)),
     "otel": ("spans and metrics of the clients", ("opentelemetry-api",)),
     "parquet": ("Parquet files", ("pyarrow",)),
     "aks": ("AKS web services", ("azureml-contrib-services", "azureml-core", "packaging", "pyyaml")),

@@ -12,7 +12,8 @@
     telemetry                spans and metrics, for processes that use OpenTelemetry
     results, signature       answers -> the type that the caller wants; what a service tells about itself
     base, failures           what both clients share
-    sync (session), aio      move the bytes: requests, httpx
+    sync, session            move the bytes with requests
+    aio, connections         the same with aiohttp
     many                     score_many: any number of items through one client
     repeated                 one request sent over and over, for measuring
 """

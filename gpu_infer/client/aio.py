@@ -1,24 +1,20 @@
-"""The client for event loops: moves bytes with httpx, and leaves every decision to the protocol."""
+"""The client for event loops: moves bytes with aiohttp, and leaves every decision to the protocol."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
 import os
-import ssl
-import traceback
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
-from http.cookiejar import CookieJar, DefaultCookiePolicy
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, overload
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal, Self, cast, overload
 
 from ..errors import ScoringError
 from .base import (
     CONNECT_TIMEOUT,
     BaseClient,
     Body,
-    ca_file,
-    chain_of,
     credential_failure,
     report_of,
     too_large,
@@ -28,18 +24,18 @@ from .extras import missing_extra
 from .inputs import encodes_at_once
 from .learning import TaskLearner, seconds_left
 from .many import tasks
-from .many.options import MAX_CONCURRENCY, ManyOptions, ShowProgress
+from .many.options import ManyOptions, ShowProgress
 from .many.pieces import Answer, Attempts, Group
 from .many.results import AsyncManyResults
 from .many.source import items_of, length_of
-from .messages import Codec, FailureKind, Outcome, Pause, Payload, ScoreResponse, Send
+from .messages import Codec, Outcome, Pause, Payload, ScoreResponse, Send
 from .protocol import Conversation, Report
 from .results import Readable, check_result, read_response, uses_signature
 from .retry import DEFAULT_RETRIES, DEFAULT_TIMEOUT, RetryPolicy
 from .tokens import AsyncCredential, Sealed
 
 if TYPE_CHECKING:
-    import httpx
+    import aiohttp
 
 __all__ = ["AsyncScoringClient"]
 
@@ -59,7 +55,7 @@ class AsyncScoringClient(BaseClient):
         ours: the same.
 
     Raises:
-        MissingDependencyError: httpx is not installed.
+        MissingDependencyError: aiohttp is not installed.
         TypeError: a credential of another type.
         ValueError: an address, time-out, codec or key that cannot be used.
     """
@@ -78,14 +74,15 @@ class AsyncScoringClient(BaseClient):
     ) -> None:
         sealed = Sealed(credential)
         del credential  # tools that report errors show variables
-        self._httpx = _import_httpx()
+        self._connections = _import_connections()
+        self._proxy: str | None = None
         self._vault = TaskVault(sealed)
         super().__init__(
             uri, self._vault, timeout=timeout, retries=retries, codec=codec, max_side=max_side, max_body=max_body
         )
         self._learner = self._with(TaskLearner(ours=ours))
         self._sleep: Callable[[float], Awaitable[object]] = asyncio.sleep
-        self._http: httpx.AsyncClient | None = None
+        self._http: aiohttp.ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
@@ -115,7 +112,7 @@ class AsyncScoringClient(BaseClient):
         """Score as :meth:`score` does, and return the result with device, batch size, waiting time and request id."""
         check_result(result)
         payload = await self._encode_aside(x, one=False)
-        self._bind()
+        await self._bind()
         clock = self._timing.clock
         seconds = await self._learner.admit(payload, self._seconds(timeout), ask=self._ask, clock=clock)
         response = await self._run(self._score_conversation(payload, seconds))
@@ -227,9 +224,10 @@ class AsyncScoringClient(BaseClient):
     async def close(self) -> None:
         """Close the connections. May be called twice."""
         self._closed = True
-        # Connections of a loop that has ended went with it, and cannot be closed from another.
-        if self._http is not None and self._loop is asyncio.get_running_loop():
-            await self._http.aclose()
+        loop = self._loop
+        # Those of another loop that still runs are its own to close; where it has ended, this only keeps the books.
+        if self._http is not None and loop is not None and (loop.is_closed() or loop is asyncio.get_running_loop()):
+            await self._http.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -250,7 +248,7 @@ class AsyncScoringClient(BaseClient):
 
     async def _run(self, conversation: Conversation) -> ScoreResponse[Any]:
         """Carry out what the protocol orders, until it returns or raises."""
-        http = self._bind()
+        http = await self._bind()
         token: Token | None = None
         try:
             order = next(conversation)
@@ -283,38 +281,37 @@ class AsyncScoringClient(BaseClient):
                 raise CredentialError("The credential provider gave nothing before the deadline.") from None
             raise
 
-    async def _transmit(self, http: httpx.AsyncClient, order: Send, token: Token | None) -> Outcome:
-        httpx, request = self._httpx, order.request
+    async def _transmit(self, http: aiohttp.ClientSession, order: Send, token: Token | None) -> Outcome:
+        request = order.request
         outcome: Outcome | None = None
-        # One limit for the whole exchange: those of httpx begin anew with each byte.
+        # One limit for the whole exchange: that of a read begins anew with each byte.
         try:
             async with asyncio.timeout(order.timeout):
-                async with http.stream(
+                async with http.request(
                     request.method,
-                    request.url,
-                    content=request.body or None,
-                    headers=dict(request.headers),
-                    auth=_bearer(token),
-                    timeout=httpx.Timeout(order.timeout, connect=min(CONNECT_TIMEOUT, order.timeout)),
-                    follow_redirects=False,
+                    self._connections.url_of(request.url),
+                    data=self._connections.body_of(request.body),
+                    headers=self._connections.headers_of(request.headers, token),
+                    proxy=self._proxy,
+                    timeout=self._connections.timeouts(connect=min(CONNECT_TIMEOUT, order.timeout)),
+                    allow_redirects=False,
                 ) as answer:
                     headers = {name.lower(): value for name, value in answer.headers.items()}
                     body = Body(self._max_answer, headers)
-                    chunks = answer.aiter_bytes()
-                    while not body.overflows and (chunk := await anext(chunks, b"")):
+                    while not body.overflows and (chunk := await answer.content.readany()):
                         body.add(chunk)
                     if body.overflows:
                         outcome = too_large(self._max_answer)
                     else:
-                        outcome = self._outcome(answer.status_code, headers, body.join())
-        except (httpx.HTTPError, httpx.InvalidURL, OSError, TimeoutError) as error:
-            forget_request(error)
+                        outcome = self._outcome(answer.status, headers, body.join())
+        except self._connections.errors as error:
+            self._connections.forget_request(error)
             # What goes wrong while the connection is closed changes nothing.
-            return outcome or self._failure(_kind_of_failure(self._httpx, error), error, order.timeout)
+            return outcome or self._failure(self._connections.kind_of_failure(error), error, order.timeout)
         return outcome
 
-    def _bind(self) -> httpx.AsyncClient:
-        """The HTTP client of the running loop, made on first use: only then the loop is known.
+    async def _bind(self) -> aiohttp.ClientSession:
+        """The session of the running loop, made on first use: only then the loop is known.
 
         Each ``asyncio.run`` has a loop of its own; connections and locks cannot move from one to the next.
         """
@@ -322,27 +319,18 @@ class AsyncScoringClient(BaseClient):
             raise RuntimeError("The client is closed.")
         loop = asyncio.get_running_loop()
         if self._http is None or self._loop is None or self._loop.is_closed():
-            self._loop, self._http = loop, self._new_http()
+            if self._http is not None:
+                await self._http.close()  # its loop is gone, and its connections with it: only for its own books
+            self._loop, self._http = loop, cast("aiohttp.ClientSession", self._connections.new_session())
+            self._proxy = None if self._is_local() else self._connections.proxy_of(self._uri)
             self._vault.new_loop()
             self._learner.new_loop()
         if self._loop is not loop:
             raise RuntimeError("This client is in use in another event loop; make one for each loop.")
         return self._http
 
-    def _new_http(self) -> httpx.AsyncClient:
-        httpx, path = self._httpx, ca_file()
-        verify: Any = True
-        if path:
-            is_folder = Path(path).is_dir()
-            verify = ssl.create_default_context(cafile=None if is_folder else path, capath=path if is_folder else None)
-        # A load balancer's affinity cookie would tie all requests to one replica.
-        jar = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
-        limits = httpx.Limits(max_connections=MAX_CONCURRENCY, max_keepalive_connections=MAX_CONCURRENCY)
-        mounts = dict.fromkeys(("all://", "http://", "https://")) if self._is_local() else None
-        return httpx.AsyncClient(verify=verify, limits=limits, cookies=jar, mounts=mounts)
-
     async def _send_group(self, group: Group, refused: Callable[[], None], *, options: ManyOptions) -> Answer:
-        self._bind()
+        await self._bind()
         attempts, clock = Attempts(refused), self._timing.clock
         try:
             if all(encodes_at_once(item) for item in group.items):
@@ -358,38 +346,8 @@ class AsyncScoringClient(BaseClient):
             return Answer(error=error)
 
 
-def _bearer(token: Token | None) -> Callable[[httpx.Request], httpx.Request]:
-    """Adds the credential at the last moment, so that it stands in no variable of ours."""
-
-    def authorise(request: httpx.Request) -> httpx.Request:
-        if token is not None:
-            request.headers["Authorization"] = token.header()
-        return request
-
-    return authorise
-
-
-def forget_request(error: BaseException) -> None:
-    """Take the key out of the exception that becomes the cause of ours: httpx hangs the whole request on it."""
-    for inner in chain_of(error):
-        traceback.clear_frames(inner.__traceback__)  # and out of the variables: tools that report errors show those
-        headers = getattr(getattr(inner, "_request", None), "headers", None)
-        if headers is not None:
-            headers.pop("Authorization", None)
-
-
-def _kind_of_failure(httpx: Any, error: BaseException) -> FailureKind:
-    """What may have happened at the other end; certificates left out."""
-    if isinstance(error, httpx.ConnectTimeout | httpx.PoolTimeout):
-        return "connect_timeout"
-    if isinstance(error, httpx.ConnectError | httpx.ProxyError | httpx.UnsupportedProtocol | httpx.InvalidURL):
-        return "connect"
-    return "read_timeout" if isinstance(error, httpx.TimeoutException | TimeoutError) else "broken"
-
-
-def _import_httpx() -> Any:
+def _import_connections() -> ModuleType:
     try:
-        import httpx
+        return import_module(".connections", __package__)
     except ImportError as error:
-        raise missing_extra("AsyncScoringClient moves its bytes with httpx", "async") from error
-    return httpx
+        raise missing_extra("AsyncScoringClient moves its bytes with aiohttp", "async") from error

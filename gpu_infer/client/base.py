@@ -308,7 +308,7 @@ def _check_timeout(timeout: float) -> float:
 def ca_file() -> str | None:
     """The file or folder of certificates to trust that the environment names, ``None`` for those of certifi.
 
-    requests and httpx look for it under different names; here all of them count for both.
+    requests and OpenSSL look for it under different names; here all of them count for both clients.
     """
     for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR"):
         if path := os.environ.get(name):

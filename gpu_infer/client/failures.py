@@ -55,7 +55,7 @@ def reason_of(error: BaseException) -> str:
     """In a few words, what the operating system or the protocol said; never the address with its query."""
     chain = chain_of(error)
     for inner in reversed(chain):
-        if isinstance(inner, zlib.error):
+        if isinstance(inner, zlib.error) or type(inner).__name__ == "ContentEncodingError":  # aiohttp's, an extra
             return f"it cannot be unpacked ({inner})"
         if isinstance(inner, ConnectionError) and inner.errno:
             return os.strerror(inner.errno)
@@ -75,7 +75,7 @@ def not_encrypted(error: BaseException, where: str) -> Failure | None:
         if isinstance(inner, ssl.SSLCertVerificationError):
             text = f"The certificate of {where} was not accepted: {reason_of(error)}. Nothing was sent."
             return Failure("tls", text, error)
-        if isinstance(inner, ssl.SSLError) and inner.reason in _HANDSHAKE_FAILED:
+        if isinstance(inner, ssl.SSLError) and getattr(inner, "reason", None) in _HANDSHAKE_FAILED:
             text = (
                 f"No encrypted connection to {where} could be agreed on: {reason_of(error)}. Does the service speak "
                 "http there, and not https? Nothing was sent."

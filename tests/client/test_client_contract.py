@@ -118,7 +118,7 @@ def test_an_async_client_serves_one_event_loop_after_the_other(server, steps):
     async def call() -> Any:
         result = await client.score(b"x")
         assert client._http is not None
-        await client._http.aclose()  # what is left open, asyncio complains about
+        await client._http.close()  # what is left open, asyncio complains about
         return result
 
     assert [asyncio.run(call()) for _ in range(2)] == [[1], [1]]
@@ -133,8 +133,9 @@ def test_an_async_client_serves_one_event_loop_after_the_other(server, steps):
     asyncio.run(elsewhere())
 
 
-def test_without_httpx_the_error_says_how_to_get_it(monkeypatch):
-    monkeypatch.setitem(sys.modules, "httpx", None)
+def test_without_aiohttp_the_error_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "aiohttp", None)
+    monkeypatch.delitem(sys.modules, "gpu_infer.client.connections", raising=False)
     with pytest.raises(errors.MissingDependencyError, match=r"pip install 'gpu-infer\[async\]'"):
         AsyncScoringClient("http://127.0.0.1/score")
     ScoringClient("http://127.0.0.1/score").close()
@@ -145,11 +146,11 @@ def test_the_package_loads_no_http_library_before_it_is_used():
 
     code = (
         "import sys, gpu_infer.client as c\n"
-        "assert not {'requests', 'httpx', 'numpy'} & set(sys.modules)\n"
+        "assert not {'requests', 'aiohttp', 'numpy'} & set(sys.modules)\n"
         "c.ScoringClient\n"
-        "assert 'requests' in sys.modules and 'httpx' not in sys.modules\n"
+        "assert 'requests' in sys.modules and 'aiohttp' not in sys.modules\n"
         "c.AsyncScoringClient\n"
-        "assert 'httpx' not in sys.modules\n"
+        "assert 'aiohttp' not in sys.modules\n"
         "assert set(dir(c)) >= set(c.__all__)\n"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=60)

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 import gpu_infer.client
 from gpu_infer import errors
-from gpu_infer.client import AccessToken, AsyncScoringClient, KeyPair, ScoringClient, aio, credentials, sync
+from gpu_infer.client import AccessToken, AsyncScoringClient, KeyPair, ScoringClient, connections, credentials, session
 from gpu_infer.client.credentials import CredentialError, TaskVault, ThreadVault
 from gpu_infer.client.messages import Response
 from gpu_infer.client.timing import Timing
@@ -680,7 +680,7 @@ def test_a_key_of_before_is_not_shown_either(make, server, steps):
     assert caught.value.attempts == 2
 
 
-@pytest.mark.parametrize("module", [sync, aio])
+@pytest.mark.parametrize("module", [session, connections])
 def test_what_an_http_library_had_in_its_variables_is_forgotten(module):
     """As when a request is written to a connection that has just been closed: its bytes hold the key."""
 
