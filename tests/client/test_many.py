@@ -220,6 +220,25 @@ def test_a_service_without_room_gets_fewer_requests_at_once_and_all_items_their_
     assert min(sizes) < 16
 
 
+def test_a_late_request_is_sent_a_second_time_and_the_first_answer_counts(make, server, steps, doubling):
+    answers, stuck, release = server.default, iter([True]), threading.Event()
+
+    def step(connection: Any, seen: Any) -> bool:
+        if np.load(io.BytesIO(seen.body)).item() == 50 and next(stuck, False):
+            return steps.wait_for(release, answers)(connection, seen)
+        return answers(connection, seen)
+
+    server.default = step
+    face = make()
+    face.real_time()
+    try:
+        results = face.score_many(range(60), items_per_request=1, hedge=0.2, method="to_list")
+    finally:
+        release.set()
+    assert results == list(range(0, 120, 2))
+    assert 60 < len(server.seen) <= 60 + 0.2 * 60
+
+
 # --- what can be many -------------------------------------------------------------------------------------------------
 
 

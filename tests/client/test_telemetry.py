@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gpu_infer import errors
-from gpu_infer.client import RetryPolicy
+from gpu_infer.client import RetryPolicy, ScoringClient
 
 pytest.importorskip("opentelemetry.sdk", reason="opentelemetry-sdk is not installed")
 
@@ -237,3 +237,12 @@ def test_the_log_names_the_request_in_text_and_as_a_field(make, server, steps, c
     assert re.fullmatch(rf"200 after attempt 2, 0\.\d\d\d s in all \({ids[0]}\)", lines[1])
     assert lines[2] == f"400 after attempt 1, no result: BadInputError ({ids[2]})"
     assert [record.request_id for record in caplog.records if record.name == "gpu_infer.client"] == ids
+
+
+def test_the_calls_of_score_many_belong_to_the_trace_of_their_caller(server, steps, told):
+    """Those of the blocking client are made by other threads; tasks take their context along by themselves."""
+    server.default = steps.answer(200, [1], steps.ours)
+    with told.tracers.get_tracer("job").start_as_current_span("job") as job, ScoringClient(server.uri) as client:
+        assert len(list(client.score_many([b"a", b"b", b"c"], items_per_request=1))) == 3
+    parents = [span.parent.span_id for span in told.spans if span.name == "gpu_infer.score"]
+    assert parents == [job.get_span_context().span_id] * 3
