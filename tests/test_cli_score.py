@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -280,7 +282,7 @@ def test_top_gives_the_names_of_the_best_classes(service, capsys):
     np.save("one.npy", ROWS[1])
     out, _ = run("rows", "one.npy", "--top", "2", capsys=capsys)
     assert [line.split() for line in out.splitlines()] == [["owl", "14"], ["lynx", "12"]]
-    assert run("rows", "x.npy", "--top", "2", capsys=capsys)[0].splitlines()[1] == "x.npy:1  owl 14, lynx 12"
+    assert run("rows", "x.npy", "--top", "2", capsys=capsys)[0].splitlines()[1] == "x.npy:1  owl: 14, lynx: 12"
     best = [{"index": 3, "label": "owl", "score": 14.0}, {"index": 2, "label": "lynx", "score": 12.0}]
     assert json.loads(run("rows", "one.npy", "--top", "2", "--json", capsys=capsys)[0])[0]["result"] == best
     run("rows", "x.npy", "--top", "2", "--out", "y.parquet", capsys=capsys)
@@ -303,7 +305,7 @@ def test_json_with_out_is_a_summary(service, capsys):
 def test_a_score_that_float32_holds_is_told_with_its_own_digits():
     scores = ClassScores(np.array([0.1, 0.7], np.float32))
     assert results.best_of(scores, 1) == [{"index": 1, "score": 0.7}]
-    assert results.line(scores, 1).plain == "1 0.7"
+    assert results.line(scores, 1).plain == "1: 0.7"
     assert json_line(Label("x"), np.array([0.1, np.inf], np.float32)) == b'{"file":"x","result":[0.1,null]}'
 
 
@@ -419,6 +421,34 @@ def test_a_service_that_is_gone_or_a_wrong_key_ends_it():
     assert len(tally.errors) == score_run.LISTED
     with pytest.raises(AuthenticationError):
         score_run._Tally().take(Label("x"), AuthenticationError("no"))
+
+
+@pytest.mark.parametrize("arguments", [("one.npy",), ("x.npy", "--rows", "--out", "y.npy")])
+def test_ctrl_c_waits_for_no_answer(arguments):
+    np.save("one.npy", ROWS[0])
+    np.save("x.npy", ROWS)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(30)
+        uri = f"http://127.0.0.1:{server.getsockname()[1]}/score"
+        with subprocess.Popen(
+            [sys.executable, "-m", "gpu_infer.cli", "score", uri, *arguments, "--codec", "json"],
+            env={**os.environ, "PYTHONPATH": str(Path(gpu_infer.__file__).parents[1])},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            # A shell that runs the tests in the background has them ignore SIGINT, and children inherit that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - one call, no lock
+        ) as process:
+            connection, _ = server.accept()
+            with connection:
+                connection.settimeout(30)
+                assert connection.recv(4) == b"POST"
+                process.send_signal(signal.SIGINT)
+                out, err = process.communicate(timeout=30)  # half of what the request has
+    assert (process.returncode, out) == (130, "")
+    assert "Interrupted." in err
+    assert "Traceback" not in err
+    assert not Path("y.npy.checkpoint").exists()
 
 
 # --- scoring URIs -----------------------------------------------------------------------------------------------------

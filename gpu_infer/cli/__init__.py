@@ -21,6 +21,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -56,14 +58,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("The command line needs typer and rich. Run: pip install 'gpu-infer[cli]'", file=sys.stderr)
         return 1
     screen.taken_back.clear()
+    screen.given_up.clear()
     try:
         app(words, prog_name="gpu-infer")
     except SystemExit as end:
         if end.code == INTERRUPTED:
-            _tell_interrupted(end)
+            _tell_interrupted(end, leave=arguments is None)
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except KeyboardInterrupt as end:
-        _tell_interrupted(end)
+        _tell_interrupted(end, leave=arguments is None)
         return INTERRUPTED
     except (GpuInferError, ValueError, OSError) as error:  # ours, a wrong argument, or the operating system's no
         if debug:
@@ -74,8 +77,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _tell_interrupted(end: BaseException) -> None:
-    """Say what the command has taken back before it ended, and what it could not."""
+def _tell_interrupted(end: BaseException, *, leave: bool) -> None:
+    """Say what the command has taken back before it ended, and what it could not.
+
+    Args:
+        end: how it ended.
+        leave: end the process, where requests are under way that were given up: Python would wait for their threads,
+            and those for their answers, up to the time-out.
+    """
     from gpu_infer.cli import screen
 
     print("\nInterrupted.", file=sys.stderr)
@@ -86,6 +95,11 @@ def _tell_interrupted(end: BaseException) -> None:
         for note in getattr(error, "__notes__", []):
             print(typed(note), file=sys.stderr)
         error = error.__cause__ or error.__context__
+    if leave and screen.given_up.is_set():
+        with contextlib.suppress(OSError):  # a reader that went away
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(INTERRUPTED)
 
 
 def _said(error: BaseException) -> str:

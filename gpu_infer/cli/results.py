@@ -109,7 +109,7 @@ def best_of(value: Any, top: int | None) -> Any:
 def line(value: Any, top: int | None = None) -> Text:
     """A result in one line, where it is one of many."""
     if isinstance(value, ClassScores) and not value.several:
-        return Text(", ".join(f"{one.name} {one.score:.4g}" for one in value.top(top or TOP)))
+        return Text(", ".join(f"{one.name}: {one.score:.4g}" for one in value.top(top or TOP)))
     array = _numbers(value)
     if array is not None and array.ndim == 1:
         return Text(_row(array))

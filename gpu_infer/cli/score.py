@@ -289,15 +289,19 @@ def _score_few(asked: Asked, client: ScoringClient) -> None:
     check_columns(asked, asked.inputs)
     files = asked.inputs
     answers: list[results.Answer] = []
-    with (
-        screen.progress(f"scoring {files[0]}" if len(files) == 1 else f"scoring {len(files)} files") as shown,
-        ThreadPoolExecutor(min(AT_ONCE, len(files))) as pool,
-    ):
-        ask = functools.partial(results.ask, client, timeout=asked.timeout, top=asked.top)
-        for answer in pool.map(ask, files):
-            answers.append(answer)
-            if len(files) > 1:
-                shown.count(len(answers), len(files))
+    pool = ThreadPoolExecutor(min(AT_ONCE, len(files)))
+    try:
+        with screen.progress(f"scoring {files[0]}" if len(files) == 1 else f"scoring {len(files)} files") as shown:
+            ask = functools.partial(results.ask, client, timeout=asked.timeout, top=asked.top)
+            for answer in pool.map(ask, files):
+                answers.append(answer)
+                if len(files) > 1:
+                    shown.count(len(answers), len(files))
+    except KeyboardInterrupt:
+        screen.given_up.set()
+        raise
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
     if asked.as_json:
         screen.print_json([answer.to_dict() for answer in answers], indent=None)
     else:

@@ -132,6 +132,7 @@ def run(asked: Asked, client: ScoringClient, takes: Takes) -> None:
     try:
         _go(asked, client, items, takes, tally)
     except (GpuInferError, ValueError, KeyboardInterrupt) as error:
+        screen.given_up.set()
         if tally.items or went_on:
             _tell_how_to_go_on(asked, tally, error)
         else:

@@ -31,7 +31,7 @@ BATCH = 1024
 FIELD_LIMIT = 1 << 28
 """Characters of one field of a CSV file: it may be a picture as a list of numbers."""
 
-SHOWN = 20
+SHOWN = 10
 """Columns that a message names."""
 
 

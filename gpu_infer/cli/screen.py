@@ -7,6 +7,7 @@ import json
 import math
 import os
 import sys
+import threading
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
@@ -23,6 +24,7 @@ __all__ = [
     "Shown",
     "complain",
     "err",
+    "given_up",
     "hint",
     "named",
     "note",
@@ -35,6 +37,9 @@ __all__ = [
 
 taken_back: list[str] = []
 """What this command has removed in Azure, to be told where it is interrupted."""
+
+given_up: threading.Event = threading.Event()
+"""Set where requests are under way that nobody waits for any more, except Python for their threads."""
 
 WIDE = 240
 """Columns where nobody looks: what is piped into another program must not be cut."""
