@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import http.client
+import io
+import os
+import time
 import traceback
 from collections.abc import Iterator
 from http.cookiejar import DefaultCookiePolicy
+from typing import Any
 
 import requests
+import urllib3
 import urllib3.exceptions
 from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from .base import READ_SIZE, ca_file
@@ -18,7 +26,7 @@ from .failures import chain_of
 from .many.options import MAX_CONCURRENCY
 from .messages import FailureKind
 
-__all__ = ["Bearer", "chunks_of", "forget_request", "kind_of_failure", "new_session"]
+__all__ = ["Bearer", "Sessions", "chunks_of", "forget_request", "kind_of_failure"]
 
 
 def chunks_of(raw: urllib3.HTTPResponse) -> Iterator[bytes]:
@@ -28,17 +36,116 @@ def chunks_of(raw: urllib3.HTTPResponse) -> Iterator[bytes]:
         yield chunk
 
 
-def new_session() -> requests.Session:
+class Sessions:
+    """The session of this process, made on first use.
+
+    A process made by ``fork()`` has the connections of its parent, too. Answers of the one would reach the other there,
+    so that it gets a session of its own, and leaves the other alone.
+    """
+
+    def __init__(self) -> None:
+        self._process = 0
+        self._session: requests.Session | None = None
+
+    def get(self) -> requests.Session:
+        """The session to use now."""
+        session, process = self._session, os.getpid()
+        if session is None or process != self._process:
+            session = _new_session()
+            self._session, self._process = session, process
+        return session
+
+    def close(self) -> None:
+        """Close the connections."""
+        if self._session is not None:
+            self._session.close()
+
+
+def _new_session() -> requests.Session:
     """Connections for one address, and nothing of what requests does unasked."""
     session = requests.Session()
     session.headers.clear()
     session.verify = ca_file() or True
     # A load balancer's affinity cookie would tie all requests to one replica.
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-    adapter = HTTPAdapter(pool_connections=1, pool_maxsize=MAX_CONCURRENCY, max_retries=0)
+    adapter = _Adapter(pool_connections=1, pool_maxsize=MAX_CONCURRENCY, max_retries=0)
     session.mount("http://", adapter)
     session.mount("https://", adapter)
     return session
+
+
+class _Limited(io.RawIOBase):
+    """Reads from a socket until a moment; the socket's own time-out begins anew with each byte that comes."""
+
+    def __init__(self, sock: Any, seconds: float) -> None:
+        self._sock = sock
+        self._seconds = seconds
+        self._until = time.monotonic() + seconds
+        self._raw = sock.makefile("rb", buffering=0)
+
+    def readable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._raw.fileno()
+
+    def readinto(self, buffer: Any) -> int | None:
+        left = self._until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the answer came too slowly")
+        self._sock.settimeout(left)
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        if not self.closed and self._sock.fileno() >= 0:
+            self._sock.settimeout(self._seconds)  # the next request on this connection has time of its own
+        self._raw.close()
+        super().close()
+
+
+class _Answer(http.client.HTTPResponse):
+    """An answer whose time-out covers all of it, the headers too, however slowly they drip."""
+
+    def __init__(self, sock: Any, *arguments: Any, **options: Any) -> None:
+        super().__init__(sock, *arguments, **options)
+        seconds = sock.gettimeout()
+        if seconds is not None:
+            reader: Any = io.BufferedReader(_Limited(sock, seconds))
+            plain, self.fp = self.fp, reader
+            plain.close()
+
+
+class _Connection(HTTPConnection):
+    response_class = _Answer
+
+
+class _EncryptedConnection(HTTPSConnection):
+    response_class = _Answer
+
+
+class _Pool(HTTPConnectionPool):
+    ConnectionCls: Any = _Connection
+
+
+class _EncryptedPool(HTTPSConnectionPool):
+    ConnectionCls: Any = _EncryptedConnection
+
+
+class _Adapter(HTTPAdapter):
+    """Connections whose answers are :class:`_Answer`, through a proxy as well."""
+
+    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
+        super().init_poolmanager(*arguments, **options)
+        self.poolmanager.pool_classes_by_scheme = _POOLS
+
+    def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
+        manager = super().proxy_manager_for(proxy, **options)
+        if isinstance(manager, urllib3.ProxyManager):  # those of SOCKS have connections of their own
+            manager.pool_classes_by_scheme = _POOLS
+        return manager
+
+
+_POOLS: dict[str, Any] = {"http": _Pool, "https": _EncryptedPool}
 
 
 class Bearer(AuthBase):

@@ -33,7 +33,7 @@ from .protocol import Conversation, Report, new_request_id, score_request
 from .repeated import Repeated
 from .results import Readable, check_result, read_response, uses_signature
 from .retry import DEFAULT_RETRIES, DEFAULT_TIMEOUT, RetryPolicy
-from .session import Bearer, chunks_of, forget_request, kind_of_failure, new_session
+from .session import Bearer, Sessions, chunks_of, forget_request, kind_of_failure
 from .tokens import Credential, Sealed
 
 __all__ = ["ScoringClient"]
@@ -92,7 +92,7 @@ class ScoringClient(BaseClient):
         self._closed = threading.Event()
         # Waiting on the event and not on the clock: close() wakes those who wait for a retry.
         self._sleep: Callable[[float], object] = self._closed.wait
-        self._session = new_session()
+        self._sessions = Sessions()
         # Named so, requests takes no proxy of the environment for this address.
         self._proxies = {"no_proxy": urlsplit(self._uri).hostname or ""} if self._is_local() else {}
 
@@ -291,7 +291,7 @@ class ScoringClient(BaseClient):
     def close(self) -> None:
         """Close the connections; calls that wait for a retry end with an error. May be called twice."""
         self._closed.set()
-        self._session.close()
+        self._sessions.close()
 
     def __enter__(self) -> Self:
         return self
@@ -335,7 +335,7 @@ class ScoringClient(BaseClient):
         begun = self._timing.clock()
         outcome: Outcome | None = None
         try:
-            with self._session.request(
+            with self._sessions.get().request(
                 request.method,
                 request.url,
                 data=request.body or None,

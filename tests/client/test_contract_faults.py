@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import socket
+import subprocess
+import sys
 import threading
 from typing import Any
 
@@ -119,3 +121,23 @@ def test_an_attempt_whose_answer_drips_is_given_up_and_repeated(make, server, st
     face = make(retries=RetryPolicy(attempt_timeout=1.0, base=0, idempotent=True))
     face.real_time()
     assert face.score(b"x") == [1]
+
+
+_FORKING = """
+import os, sys
+from gpu_infer.client import ScoringClient
+client = ScoringClient(sys.argv[1])
+assert client.score(b"parent") == 6
+child = os.fork()
+if child == 0:
+    os._exit(0 if client.score(b"child") == 5 else 1)
+assert os.waitpid(child, 0)[1] == 0
+assert client.score(b"parent again") == 12
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no fork() on Windows")
+def test_a_forked_process_does_not_share_connections_with_its_parent(server, steps):
+    server.default = lambda connection, seen: steps.answer(200, len(seen.body))(connection, seen)
+    subprocess.run([sys.executable, "-c", _FORKING, server.uri], check=True, timeout=60)
+    assert server.connections == 2

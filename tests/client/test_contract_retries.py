@@ -169,6 +169,21 @@ def test_a_body_that_drips_ends_at_the_deadline(make, server, steps, packed):
         face.score(b"x", timeout=0.2)
 
 
+@pytest.mark.parametrize("header", [b"X-Long: ", b"Transfer-Encoding: chunked\r\n\r\n"])
+def test_headers_and_lengths_that_drip_end_at_the_deadline(make, server, header):
+    def drip(connection, _):
+        connection.sendall(b"HTTP/1.1 200 OK\r\n" + header)
+        while not server.closing.wait(0.02):
+            connection.sendall(b"0")
+        return False
+
+    server.plays(drip)
+    face = make()
+    face.real_time()
+    with pytest.raises(errors.ScoringTimeoutError):  # the server would go on for ever
+        face.score(b"x", timeout=0.2)
+
+
 @pytest.mark.parametrize("known_by", ["its answers", "the caller's word", "nothing"])
 def test_an_attempt_that_hangs_is_given_up_and_repeated_where_that_is_safe(make, server, steps, known_by):
     done = threading.Event()
