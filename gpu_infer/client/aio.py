@@ -200,14 +200,13 @@ class AsyncScoringClient(BaseClient):
             checkpoint=checkpoint,
         )
         source: Any = items if hasattr(items, "__aiter__") else items_of(items)
-        total = length_of(source)
         results = tasks.run(
-            functools.partial(self._open_job, options, total),
+            functools.partial(self._open_job, options, source),
             aiter(source) if hasattr(source, "__aiter__") else iter(source),
             send=functools.partial(self._send_group, options=options),
             ours=self._takes_groups,
         )
-        return AsyncManyResults(results, total=total)
+        return AsyncManyResults(results, total=length_of(source))
 
     async def describe(self, *, timeout: float | None = None) -> dict[str, Any]:
         """The model's inputs and outputs, the hooks and the settings; see :meth:`ScoringClient.describe`."""

@@ -23,6 +23,7 @@ from .learning import Learner
 from .limits import check_max_body, known_limit, refuse_too_large
 from .many.job import Job
 from .many.options import ManyOptions
+from .many.source import holds_items, length_of
 from .messages import Codec, Failure, FailureKind, Outcome, Payload, Request, Response, ScoreResponse
 from .pictures import check_max_side
 from .protocol import (
@@ -175,8 +176,9 @@ class BaseClient:
         """Whether several items may share a request unasked: services of ours say so by their answers."""
         return self._is_ours and self._codec in (None, "npy")
 
-    def _open_job(self, options: ManyOptions, total: int | None) -> Job:
-        return Job(options, total=total, read=functools.partial(self._read, options.result), clock=self._timing.clock)
+    def _open_job(self, options: ManyOptions, source: object) -> Job:
+        read, clock = functools.partial(self._read, options.result), self._timing.clock
+        return Job(options, total=length_of(source), read=read, clock=clock, own=not holds_items(source))
 
     def _read(self, result: type[Any] | None, value: Any) -> Any:
         return value if result is None else read_result(value, result, self._base_learner.signature)

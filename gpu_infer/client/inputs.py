@@ -258,7 +258,10 @@ def _instead_of_path(text: str) -> str:
 
 
 def _read_file(file: Any, form: Form) -> Blob:
-    data = file.read()
+    try:
+        data = file.read()
+    except Exception as error:  # noqa: BLE001  (foreign code, which may raise anything; of a closed file a ValueError)
+        bad_input(f"the file cannot be read: {error}", cause=error)
     if isinstance(data, str):
         bad_input('the file was opened as text; open it with "rb"')
     if not isinstance(data, bytes | bytearray | memoryview):

@@ -237,15 +237,14 @@ class ScoringClient(BaseClient):
             checkpoint=checkpoint,
         )
         source = items_of(items)
-        total = length_of(source)
         results = threads.run(
-            functools.partial(self._open_job, options, total),
+            functools.partial(self._open_job, options, source),
             iter(source),
             options,
             send=functools.partial(self._send_group, options=options),
             ours=self._takes_groups,
         )
-        return ManyResults(results, total=total)
+        return ManyResults(results, total=length_of(source))
 
     def repeated(self, x: Any, *, timeout: float | None = None) -> Repeated:
         """Encode ``x``, as :meth:`score` takes it, once, to send it many times on connections apart from this client's.

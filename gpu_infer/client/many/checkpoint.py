@@ -42,6 +42,10 @@ class Checkpoint:
         self._clock = clock
         self._committed = clock()
         self._open = True
+        if not self._path.parent.is_dir():
+            raise CheckpointError(
+                f"The checkpoint {str(self._path)!r} cannot be opened: there is no such folder; make it first."
+            )
         try:
             # Generators may be resumed in another thread than the one that began them, though never in two at once.
             self._file = sqlite3.connect(self._path, timeout=1.0, isolation_level=None, check_same_thread=False)
@@ -51,9 +55,9 @@ class Checkpoint:
             self._prepare()
         except sqlite3.DatabaseError as error:
             self._file.close()
-            busy = "locked" in str(error)
-            why = "is in use by another process" if busy else f"is no checkpoint of score_many(): {error}"
-            raise CheckpointError(f"The file {str(self._path)!r} {why}. Nothing was changed; name another.") from error
+            raise CheckpointError(
+                f"The file {str(self._path)!r} {_why_not(error)}. Nothing was changed; name another."
+            ) from error
         except CheckpointError:
             self._file.close()
             raise
@@ -120,6 +124,14 @@ class Checkpoint:
             self._open = False
             self._file.execute("COMMIT")
             self._file.close()
+
+
+def _why_not(error: sqlite3.DatabaseError) -> str:
+    if "locked" in str(error):
+        return "is in use by another process, or another score_many() of this one"
+    # What the operating system refuses, a read-only folder or a full disk, says nothing about what the file is.
+    is_refused = isinstance(error, sqlite3.OperationalError)
+    return f"cannot be written as a checkpoint: {error}" if is_refused else f"is no checkpoint of score_many(): {error}"
 
 
 def _written(value: Any) -> tuple[str, bytes]:

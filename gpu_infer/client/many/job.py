@@ -24,6 +24,7 @@ class Job:
         total: how many items there are, where that is known.
         read: makes of a value what the caller wants, or raises :class:`ScoringError`.
         clock: seconds, monotonic.
+        own: keep copies of items that the caller can change, see :func:`piece_of`.
 
     Raises:
         CheckpointError: the checkpoint cannot be used.
@@ -37,12 +38,14 @@ class Job:
         total: int | None,
         read: Callable[[Any], Any],
         clock: Callable[[], float],
+        own: bool = False,
     ) -> None:
         self.flight: Flight = Flight(options)
         self.clock: Callable[[], float] = clock
         self.broken: Exception | None = None
         self._raises = options.on_error == "raise"
         self._read = read
+        self._own = own
         self._checkpoint = None if options.checkpoint is None else Checkpoint(options.checkpoint, clock=clock)
         self._bar = Bar() if options.progress is True else None
         report = self._bar or (options.progress if callable(options.progress) else None)
@@ -65,7 +68,7 @@ class Job:
         """An item was read: it is done already, cannot be sent, or waits to be."""
         index = self.flight.taken
         try:
-            piece = piece_of(index, item)
+            piece = piece_of(index, item, own=self._own, digest=self._checkpoint is not None)
         except BadInputError as error:
             self.flight.settle(Result(index, error=error_of_item(error, index, shared=False)))
             return

@@ -7,7 +7,9 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
+
+import numpy as np
 
 from .progress import Progress
 
@@ -45,15 +47,17 @@ class ManyOptions:
     checkpoint: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
-        if self.concurrency is not None and not 1 <= self.concurrency <= MAX_CONCURRENCY:
-            raise ValueError(f"concurrency must be from 1 to {MAX_CONCURRENCY}, not {self.concurrency!r}.")
+        if self.concurrency is not None and not (_is_whole(self.concurrency) and self.concurrency <= MAX_CONCURRENCY):
+            raise ValueError(
+                f"concurrency must be a whole number from 1 to {MAX_CONCURRENCY}, not {self.concurrency!r}."
+            )
         if self.on_error not in ("raise", "return"):
             raise ValueError(f"on_error must be 'raise' or 'return', not {self.on_error!r}.")
         timeout = self.timeout
         if timeout is not None and (isinstance(timeout, bool) or not (timeout > 0 and math.isfinite(timeout))):
             raise ValueError(f"timeout must be a number of seconds above 0, not {timeout!r}.")
-        if self.items_per_request is not None and self.items_per_request < 1:
-            raise ValueError(f"items_per_request must be at least 1, not {self.items_per_request!r}.")
+        if self.items_per_request is not None and not _is_whole(self.items_per_request):
+            raise ValueError(f"items_per_request must be a whole number from 1, not {self.items_per_request!r}.")
         if not 0 <= self.hedge <= MAX_HEDGE:
             raise ValueError(f"hedge must be a share from 0 to {MAX_HEDGE:g} of the requests, not {self.hedge!r}.")
         if not isinstance(self.progress, bool) and not callable(self.progress):
@@ -70,3 +74,8 @@ class ManyOptions:
     def most(self) -> int:
         """Requests at once at most."""
         return self.concurrency or MOST_CONCURRENCY
+
+
+def _is_whole(number: object) -> bool:
+    """Whether it counts something: an integer, NumPy's too, from 1."""
+    return isinstance(number, int | np.integer) and not isinstance(number, bool) and int(cast("Any", number)) >= 1

@@ -29,6 +29,7 @@ class ParquetWriter:
 
     Raises:
         MissingDependencyError: pyarrow is not installed.
+        FileNotFoundError: there is no folder for it; before anything is scored in vain.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, labelled: bool = False) -> None:
@@ -38,6 +39,8 @@ class ParquetWriter:
         except ImportError as error:
             raise missing_extra("Parquet files are written with pyarrow", "parquet") from error
         self._path = Path(path)
+        if not self._path.parent.is_dir():
+            raise FileNotFoundError(f"There is no folder {str(self._path.parent)!r} to write {self._path.name!r} to.")
         self._part = self._path.with_name(f"{self._path.name}.{os.getpid()}.part")
         self._writer: Any = None
         self._labelled = labelled
@@ -75,15 +78,12 @@ class ParquetWriter:
             return  # what kind of column the results are is not known yet
         arrow, pending = self._arrow, [result for result, _, _ in self._pending]
         known = None if self._writer is None else self._writer.schema.field("result").type
-        table = arrow.table(
-            {
-                **self._whence(),
-                "result": _column(arrow, [result.value for result in pending], known),
-                "error": arrow.array(
-                    [None if one.error is None else str(one.error) for one in pending], arrow.string()
-                ),
-            }
-        )
+        try:
+            results = _column(arrow, [result.value for result in pending], known)
+        except (arrow.ArrowInvalid, arrow.ArrowTypeError, arrow.ArrowNotImplementedError) as error:
+            raise ValueError(_no_column(pending, error)) from error
+        errors = [None if one.error is None else str(one.error) for one in pending]
+        table = arrow.table({**self._whence(), "result": results, "error": arrow.array(errors, arrow.string())})
         if self._writer is None:
             self._writer = arrow.parquet.ParquetWriter(self._part, table.schema)
         self._writer.write_table(table)
@@ -97,6 +97,13 @@ class ParquetWriter:
             "file": arrow.array([file for _, file, _ in pending], arrow.string()),
             "row": arrow.array([row for _, _, row in pending], arrow.int64()),
         }
+
+
+def _no_column(pending: Sequence[Result], error: Exception) -> str:
+    return (
+        f"The results of items {pending[0].index} to {pending[-1].index} make no column of a Parquet file: {error}. "
+        "All results need one type, which the first ones set; for_each() takes what they are."
+    )
 
 
 def _column(arrow: Any, values: Sequence[Any], known: Any) -> Any:

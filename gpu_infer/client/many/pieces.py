@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import traceback
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,9 +16,11 @@ from ...errors import ScoringError
 from ..answers import problem_of
 from ..arrays import array_of, is_array_like, is_number, nested_list_to_array
 from ..codecs import NPY_MAGIC
+from ..failures import chain_of
+from ..json_text import encode_json
 from ..messages import Outcome
 
-__all__ = ["Answer", "Attempts", "Group", "Kind", "Piece", "error_of_item", "piece_of", "split_answer"]
+__all__ = ["Answer", "Attempts", "Group", "Kind", "Piece", "error_of_item", "let_go", "piece_of", "split_answer"]
 
 Kind: TypeAlias = tuple[Any, ...] | None
 """Items of one kind may share a request; ``None`` goes alone."""
@@ -103,12 +106,20 @@ class Attempts:
             self._refused()
 
 
-def piece_of(index: int, item: Any) -> Piece:
+def piece_of(index: int, item: Any, *, own: bool = False, digest: bool = True) -> Piece:
     """Look at an item without reading it.
+
+    Args:
+        index: its place among the items.
+        item: what the caller handed in.
+        own: keep a copy of what the caller can change: a generator may fill one buffer again and again, and items are
+            encoded when it has long gone on.
+        digest: say what it is, for a checkpoint.
 
     Raises:
         BadInputError: nested lists that are no array.
     """
+    given = item
     if isinstance(item, list | tuple | range):
         numbers = list(cast("Sequence[Any]", item))
         item = nested_list_to_array(numbers) if _is_numbers(numbers) else numbers
@@ -116,20 +127,39 @@ def piece_of(index: int, item: Any) -> Piece:
         item = array_of(item)
     elif isinstance(item, int | float | complex):
         item = np.asarray(item)
+    elif isinstance(item, memoryview) or (own and isinstance(item, bytearray)):
+        item = bytes(cast("bytearray", item))
+    # What was made here of numbers is nobody else's.
+    if own and not isinstance(given, list | tuple | range | int | float | complex):
+        item = _owned(item)
+    crc = _digest(item) if digest else 0
     if isinstance(item, np.ndarray):
         array = cast("np.ndarray[Any, Any]", item)
         kind = ("array", array.dtype.str, array.shape) if array.dtype.kind in "biufc" else None
-        return Piece(index, array, kind, array.nbytes, _digest(array))
-    if isinstance(item, bytes | bytearray | memoryview):
-        data = cast("bytes", item)
-        is_array = bytes(data[: len(NPY_MAGIC)]) == NPY_MAGIC
-        return Piece(index, data, None if is_array else ("file",), len(data), zlib.crc32(data))
+        return Piece(index, array, kind, array.nbytes, crc)
+    if isinstance(item, bytes | bytearray):
+        is_array = item[: len(NPY_MAGIC)] == NPY_MAGIC
+        return Piece(index, item, None if is_array else ("file",), len(item), crc)
     if isinstance(item, str | Path):
         kind = None if Path(item).suffix.lower() in (".npy", ".json") else ("file",)
-        return Piece(index, item, kind, FILE_BYTES, zlib.crc32(str(item).encode("utf-8", "surrogateescape")))
-    if _is_picture(item):
-        return Piece(index, item, ("file",), FILE_BYTES, 0)
-    return Piece(index, item, None, FILE_BYTES, 0)
+        return Piece(index, item, kind, FILE_BYTES, crc)
+    return Piece(index, item, ("file",) if _is_picture(item) else None, FILE_BYTES, crc)
+
+
+def _owned(item: Any) -> Any:
+    """The same, with copies of all that the caller could change."""
+    if isinstance(item, np.ndarray):
+        return cast("np.ndarray[Any, Any]", item).copy()
+    if isinstance(item, bytearray):
+        return bytes(item)
+    if isinstance(item, dict):
+        return {name: _owned(value) for name, value in cast("dict[Any, Any]", item).items()}
+    if isinstance(item, list):
+        return [_owned(value) for value in cast("list[Any]", item)]
+    # One that still is its file is left to be read from there; the frames of a film are one object.
+    if _is_picture(item) and (getattr(item, "is_animated", False) or getattr(item, "fp", None) is None):
+        return item.copy()
+    return item
 
 
 def _is_numbers(items: Sequence[Any]) -> bool:
@@ -140,8 +170,26 @@ def _is_picture(item: Any) -> bool:
     return hasattr(item, "mode") and hasattr(item, "getbands")
 
 
-def _digest(array: np.ndarray[Any, Any]) -> int:
-    return 0 if array.dtype.hasobject else zlib.crc32(cast("bytes", np.ascontiguousarray(array)))
+def _digest(item: Any) -> int:
+    """CRC-32 of what an item is, of a file its path; 0 where that cannot be said cheaply."""
+    if isinstance(item, np.ndarray):
+        return _digest_of_array(cast("np.ndarray[Any, Any]", item))
+    if isinstance(item, dict):
+        try:
+            item = encode_json(item)
+        except ValueError:  # nothing that can be sent either, which is said when that is tried
+            return 0
+    elif isinstance(item, str | Path):
+        item = str(item).encode("utf-8", "surrogateescape")
+    return zlib.crc32(item) if isinstance(item, bytes | bytearray) else 0
+
+
+def _digest_of_array(array: np.ndarray[Any, Any]) -> int:
+    if array.dtype.hasobject:
+        return 0
+    # Not every dtype shows its memory as it is: those of dates do not.
+    data = np.ascontiguousarray(array) if array.dtype.kind in "biufc" else array.tobytes()
+    return zlib.crc32(cast("bytes", data), zlib.crc32(f"{array.dtype.str}{array.shape}".encode()))
 
 
 def split_answer(value: Any, count: int) -> Sequence[Any] | None:
@@ -171,3 +219,12 @@ def error_of_item(error: ScoringError, index: int, *, shared: bool) -> ScoringEr
         own.__notes__ = list(getattr(error, "__notes__", ()))
     own.add_note(f"This was item {index} of score_many().")
     return own
+
+
+def let_go(error: ScoringError | None) -> None:
+    """Take the variables out of an error's traceback: a list of errors would hold the body of every request in them."""
+    if error is None:
+        return
+    for inner in chain_of(error):
+        traceback.clear_frames(inner.__traceback__)
+    error.__traceback__ = None  # of the way through the client, which says nothing; the causes keep theirs

@@ -7,10 +7,12 @@ from collections.abc import Iterator, Mapping, Sized
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
+
 from ...errors import BadInputError
 from ..arrays import array_of, is_array_like
 
-__all__ = ["IMAGE_SUFFIXES", "items_of", "length_of"]
+__all__ = ["IMAGE_SUFFIXES", "holds_items", "items_of", "length_of"]
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 
@@ -28,7 +30,10 @@ def items_of(items: Any) -> Any:
         return _images(Path(cast("str", items)))
     if isinstance(items, str | bytes | bytearray | memoryview | Mapping | os.PathLike):
         kind = type(cast("object", items)).__name__
-        raise TypeError(f"score_many() takes an iterable of items, not one {kind}; that is for score().")
+        missing = ""
+        if isinstance(items, str | os.PathLike) and not Path(cast("str", items)).exists():
+            missing = f" There is no folder {os.fspath(cast('str', items))!r} to take images from."
+        raise TypeError(f"score_many() takes an iterable of items, not one {kind}; that is for score().{missing}")
     return array_of(items) if is_array_like(items) and hasattr(items, "columns") else items
 
 
@@ -46,3 +51,8 @@ def _images(folder: Path) -> list[Path]:
 def length_of(items: object) -> int | None:
     """How many items there are, where that can be said without reading them."""
     return len(items) if isinstance(items, Sized) and not isinstance(items, Iterator) else None
+
+
+def holds_items(source: object) -> bool:
+    """Whether all items are there beforehand; others make each when it is asked for, perhaps in one place."""
+    return isinstance(source, list | tuple | range | np.ndarray)

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from .flight import Result
 from .job import Job
-from .pieces import Answer, Group
+from .pieces import Answer, Group, let_go
 
 __all__ = ["Send", "run"]
 
@@ -83,7 +83,9 @@ class _Requests:
 
     async def _work(self, group: Group) -> None:
         try:
-            self._came.append((group, await self._send(group, self._job.flight.refused)))
+            answer = await self._send(group, self._job.flight.refused)
+            let_go(answer.error)
+            self._came.append((group, answer))
         except Exception as error:  # noqa: BLE001  (raised again in the caller's task)
             self._came.append(error)
         self._changed.set()

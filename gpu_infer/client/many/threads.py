@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextvars
 import threading
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from queue import Empty, SimpleQueue
 from typing import Any, TypeAlias
 
 from .flight import Result
 from .job import Job
 from .options import ManyOptions
-from .pieces import Answer, Group
+from .pieces import Answer, Group, let_go
 from .tuning import HEDGE_SAVED
 
 __all__ = ["SLOW_SOURCE", "Event", "Refused", "run"]
@@ -50,7 +49,9 @@ def run(
 
     def work(group: Group) -> None:
         try:
-            events.put((group, send(group, lambda: events.put(Refused()), abandoned)))
+            answer = send(group, lambda: events.put(Refused()), abandoned)
+            let_go(answer.error)
+            events.put((group, answer))
         except BaseException as error:  # noqa: BLE001  (raised again in the caller's thread)
             events.put(error)
 
@@ -58,9 +59,10 @@ def run(
     context = contextvars.copy_context()
 
     def submit(group: Group) -> None:
-        pool.submit(context.copy().run, work, group)
+        own = context.copy()
+        pool.submit(lambda: own.run(work, group))
 
-    pool = ThreadPoolExecutor(options.most + int(HEDGE_SAVED), thread_name_prefix="gpu-infer-score")
+    pool = _Pool(options.most + int(HEDGE_SAVED))
     try:
         with open_job() as job:
             flight = job.flight
@@ -79,7 +81,45 @@ def run(
     finally:
         abandoned.set()
         # Those in flight end by their own time-out; whoever leaves the loop does not wait for them.
-        pool.shutdown(wait=False, cancel_futures=True)
+        pool.close()
+
+
+class _Pool:
+    """Threads that send, made as they are needed.
+
+    Daemons: the end of the process waits for the threads of an executor, and so, after Ctrl-C, for requests that nobody
+    wants any more.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._count = 0
+        self._idle = threading.Semaphore(0)
+        self._tasks: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
+
+    def submit(self, task: Callable[[], object]) -> None:
+        """Have a task done by a thread."""
+        self._tasks.put(task)
+        if self._count < self._most and not self._idle.acquire(blocking=False):
+            self._count += 1
+            name = f"gpu-infer-score_{self._count}"
+            threading.Thread(target=_do, args=(self._tasks, self._idle), name=name, daemon=True).start()
+
+    def close(self) -> None:
+        """Drop the tasks that have not begun, and have the threads end after those that have."""
+        try:
+            while True:
+                self._tasks.get_nowait()
+        except Empty:
+            for _ in range(self._count):
+                self._tasks.put(None)
+
+
+def _do(tasks: SimpleQueue[Callable[[], object] | None], idle: threading.Semaphore) -> None:
+    while (task := tasks.get()) is not None:
+        task()
+        del task  # with it the item, which would stay until the next comes
+        idle.release()
 
 
 def _read(job: Job, source: Iterator[Any], submit: Callable[[Group], None]) -> None:
