@@ -27,6 +27,9 @@ def triton(steps: Any) -> Any:
 def scores_for(steps: Any, seen: Any) -> Any:
     """The same two scores for each item of a request."""
     scores = np.array([0.1, 0.9])
+    if seen.method == "GET":
+        body = {"input": {"name": "image"}, "outputs": [], "requests": {"200": 1}, "device": "cuda:0 NVIDIA H200"}
+        return steps.answer(200, body, steps.ours)
     if seen.headers.get("x-gpu-infer-items") == "many" and seen.headers["content-type"] == "application/x-npy":
         scores = np.tile(scores, (len(np.load(io.BytesIO(seen.body))), 1))
     elif seen.headers["content-type"].startswith("multipart/"):
@@ -45,7 +48,7 @@ def names(server, steps, tmp_path, monkeypatch) -> dict[str, Any]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SCORING_KEY", "a key")
     monkeypatch.setenv("SCORING_KEY_2", "another key")
-    server.default = lambda connection, seen: scores_for(steps, seen)(connection, seen)
+    server.default = server.describes = lambda connection, seen: scores_for(steps, seen)(connection, seen)
     return {"uri": server.uri, "gpu_infer": gpu_infer, "np": np, "photos": ["lynx.jpg", "missing.jpg"]}
 
 
