@@ -8,7 +8,7 @@ import os
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from importlib import import_module
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal, Self, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, cast, overload
 
 from ..errors import ScoringError
 from .base import (
@@ -24,7 +24,7 @@ from .extras import missing_extra
 from .inputs import encodes_at_once
 from .learning import TaskLearner, seconds_left
 from .many import tasks
-from .many.options import ManyOptions, ShowProgress
+from .many.options import ManyOptions, MoreOptions, OnError, ShowProgress
 from .many.pieces import Answer, Attempts, Group
 from .many.results import AsyncManyResults
 from .many.source import items_of, length_of
@@ -125,40 +125,35 @@ class AsyncScoringClient(BaseClient):
         self,
         items: Iterable[Any] | AsyncIterable[Any] | str | os.PathLike[str],
         *,
-        concurrency: int | None = ...,
-        ordered: bool = ...,
-        on_error: Literal["raise", "return"] = ...,
-        timeout: float | None = ...,
-        result: None = ...,
-        items_per_request: int | None = ...,
-        hedge: float = ...,
-        progress: ShowProgress = ...,
-        checkpoint: str | os.PathLike[str] | None = ...,
+        result: None = None,
+        on_error: OnError = "raise",
+        **options: Unpack[MoreOptions],
     ) -> AsyncManyResults[Any]: ...
-
     @overload
     def score_many(
         self,
         items: Iterable[Any] | AsyncIterable[Any] | str | os.PathLike[str],
         *,
-        concurrency: int | None = ...,
-        ordered: bool = ...,
-        on_error: Literal["raise", "return"] = ...,
-        timeout: float | None = ...,
         result: type[Readable],
-        items_per_request: int | None = ...,
-        hedge: float = ...,
-        progress: ShowProgress = ...,
-        checkpoint: str | os.PathLike[str] | None = ...,
+        on_error: Literal["raise"] = "raise",
+        **options: Unpack[MoreOptions],
     ) -> AsyncManyResults[Readable]: ...
-
+    @overload
+    def score_many(
+        self,
+        items: Iterable[Any] | AsyncIterable[Any] | str | os.PathLike[str],
+        *,
+        result: type[Readable],
+        on_error: Literal["return"],
+        **options: Unpack[MoreOptions],
+    ) -> AsyncManyResults[Readable | ScoringError]: ...
     def score_many(
         self,
         items: Iterable[Any] | AsyncIterable[Any] | str | os.PathLike[str],
         *,
         concurrency: int | None = None,
         ordered: bool = True,
-        on_error: Literal["raise", "return"] = "raise",
+        on_error: OnError = "raise",
         timeout: float | None = None,
         result: type[Any] | None = None,
         items_per_request: int | None = None,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -38,7 +37,7 @@ from .protocol import (
     score_request,
 )
 from .results import read_result
-from .retry import DEFAULT_RETRIES, DEFAULT_TIMEOUT, RetryPolicy
+from .retry import DEFAULT_RETRIES, DEFAULT_TIMEOUT, RetryPolicy, policy_of
 from .telemetry import observed
 from .timing import Timing
 
@@ -64,6 +63,9 @@ CONNECT_TIMEOUT = 10.0
 
 MAX_ANSWER_BYTES = 1 << 30
 """1 GiB, unpacked; an answer beyond it is a mistake or an attack, and would fill the memory."""
+
+LONGEST_TIMEOUT = 10_000_000
+"""Seconds: about four months. The clocks of threads and sockets end somewhere beyond."""
 
 READ_SIZE = 1 << 18
 """Bytes read at once."""
@@ -117,7 +119,7 @@ class BaseClient:
         self._uri = check_uri(uri)
         self._base_vault = vault
         self._timeout = _check_timeout(timeout)
-        self._policy = retries if isinstance(retries, RetryPolicy) else RetryPolicy(limit=retries)
+        self._policy = policy_of(retries)
         self._budget = RetryBudget(self._policy.budget)
         self._codec: Codec | None = codec
         self._max_side = check_max_side(max_side)
@@ -302,8 +304,11 @@ def _rebuild(kind: Callable[..., Any], uri: str, provider: object, options: dict
 
 
 def _check_timeout(timeout: float) -> float:
-    if isinstance(timeout, bool) or not (timeout > 0 and math.isfinite(timeout)):
-        raise ValueError(f"timeout must be a number of seconds above 0, not {timeout!r}.")
+    is_number = isinstance(cast("object", timeout), int | float) and not isinstance(timeout, bool)
+    if not is_number or not 0 < timeout <= LONGEST_TIMEOUT:
+        raise ValueError(
+            f"timeout must be a number of seconds, above 0 and up to {LONGEST_TIMEOUT:,}, not {timeout!r}."
+        )
     return float(timeout)
 
 

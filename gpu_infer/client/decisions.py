@@ -132,6 +132,9 @@ def _wait_for_retry(problem: Problem, call: Call, *, retries: int, remaining: fl
         cap = call.policy.retry_after_cap
         return GiveUp(explain(problem, f"It asks to wait {asked:,.4g} s; up to {cap:,.4g} s are waited here."))
     wait = wait_before_retry(call.policy, retry=retries, asked=asked, remaining=remaining, random=random)
+    if wait is not None and retries >= call.policy.limit:
+        # Only those go on beyond the limit who were told to come back later; not at once, however the die falls.
+        wait = max(wait, MIN_ATTEMPT) if remaining >= 2 * MIN_ATTEMPT else None
     if wait is not None:
         return Again(wait, problem)
     asks = f"It asks to wait {asked:,.4g} s, but" if asked else "There is no time for a retry:"

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from typing import cast
 
 __all__ = [
     "BACKOFF_BASE",
@@ -21,6 +22,7 @@ __all__ = [
     "UNANSWERED_RETRIES",
     "RetryPolicy",
     "parse_retry_after",
+    "policy_of",
     "wait_before_retry",
 ]
 
@@ -94,6 +96,19 @@ class RetryPolicy:
         seconds = self.attempt_timeout
         if seconds is not None and not (seconds > 0 and math.isfinite(seconds)):
             raise ValueError(f"RetryPolicy.attempt_timeout must be a finite number above 0 or None, not {seconds!r}.")
+
+
+def policy_of(retries: int | RetryPolicy) -> RetryPolicy:
+    """The policy that a client's ``retries=`` means.
+
+    Raises:
+        ValueError: neither a number nor a policy.
+    """
+    if isinstance(retries, RetryPolicy):
+        return retries
+    if not isinstance(cast("object", retries), int) or isinstance(retries, bool):
+        raise ValueError(f"retries must be a whole number, 0 for none, or a RetryPolicy, not {retries!r}.")  # noqa: TRY004
+    return RetryPolicy(limit=retries)
 
 
 def parse_retry_after(headers: Mapping[str, str], now: datetime | None = None) -> float | None:

@@ -6,7 +6,7 @@ import functools
 import os
 import threading
 from collections.abc import Callable, Iterable
-from typing import Any, Literal, Self, overload
+from typing import Any, Literal, Self, Unpack, overload
 from urllib.parse import urlsplit
 
 import requests
@@ -24,7 +24,7 @@ from .base import (
 from .credentials import CredentialError, ThreadVault, Token
 from .learning import ThreadLearner, seconds_left
 from .many import threads
-from .many.options import ManyOptions, ShowProgress
+from .many.options import ManyOptions, MoreOptions, OnError, ShowProgress
 from .many.pieces import Answer, Attempts, Group
 from .many.results import ManyResults
 from .many.source import items_of, length_of
@@ -152,40 +152,35 @@ class ScoringClient(BaseClient):
         self,
         items: Iterable[Any] | str | os.PathLike[str],
         *,
-        concurrency: int | None = ...,
-        ordered: bool = ...,
-        on_error: Literal["raise", "return"] = ...,
-        timeout: float | None = ...,
-        result: None = ...,
-        items_per_request: int | None = ...,
-        hedge: float = ...,
-        progress: ShowProgress = ...,
-        checkpoint: str | os.PathLike[str] | None = ...,
+        result: None = None,
+        on_error: OnError = "raise",
+        **options: Unpack[MoreOptions],
     ) -> ManyResults[Any]: ...
-
     @overload
     def score_many(
         self,
         items: Iterable[Any] | str | os.PathLike[str],
         *,
-        concurrency: int | None = ...,
-        ordered: bool = ...,
-        on_error: Literal["raise", "return"] = ...,
-        timeout: float | None = ...,
         result: type[Readable],
-        items_per_request: int | None = ...,
-        hedge: float = ...,
-        progress: ShowProgress = ...,
-        checkpoint: str | os.PathLike[str] | None = ...,
+        on_error: Literal["raise"] = "raise",
+        **options: Unpack[MoreOptions],
     ) -> ManyResults[Readable]: ...
-
+    @overload
+    def score_many(
+        self,
+        items: Iterable[Any] | str | os.PathLike[str],
+        *,
+        result: type[Readable],
+        on_error: Literal["return"],
+        **options: Unpack[MoreOptions],
+    ) -> ManyResults[Readable | ScoringError]: ...
     def score_many(
         self,
         items: Iterable[Any] | str | os.PathLike[str],
         *,
         concurrency: int | None = None,
         ordered: bool = True,
-        on_error: Literal["raise", "return"] = "raise",
+        on_error: OnError = "raise",
         timeout: float | None = None,
         result: type[Any] | None = None,
         items_per_request: int | None = None,

@@ -56,6 +56,11 @@ def test_an_address_that_cannot_be_is_refused(kind, uri, message):
     ("options", "message"),
     [
         ({"timeout": 0}, "timeout must be"),
+        ({"timeout": 1e12}, "timeout must be"),
+        ({"timeout": "60"}, "timeout must be"),
+        ({"timeout": None}, "timeout must be"),
+        ({"retries": None}, "retries must be a whole number"),
+        ({"retries": "3"}, "retries must be a whole number"),
         ({"timeout": float("inf")}, "timeout must be"),
         ({"timeout": float("nan")}, "timeout must be"),
         ({"codec": "pickle"}, "codec must be one of json, npy, bytes, kserve or None"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import threading
 import time
 from collections import Counter
@@ -15,6 +16,7 @@ from gpu_infer import errors
 from gpu_infer.client import Progress
 from gpu_infer.client.many.options import MAX_CONCURRENCY, START_CONCURRENCY
 from gpu_infer.client.many.source import IMAGE_SUFFIXES
+from gpu_infer.client.timing import Timing
 
 
 def npy(array: Any) -> bytes:
@@ -160,6 +162,15 @@ def test_many_go_to_a_parquet_file_that_appears_when_it_is_whole(make, tmp_path,
     assert sorted(file.name for file in tmp_path.iterdir()) == ["scores.parquet"]
 
 
+def test_fields_that_only_later_results_have_are_not_left_out_without_a_word(make, server, steps, tmp_path):
+    pytest.importorskip("pyarrow")
+    server.default = lambda connection, seen: steps.answer(
+        200, {"a": 1} if np.load(io.BytesIO(seen.body)).item() < 8192 else {"a": 1, "b": 2}
+    )(connection, seen)
+    with pytest.raises(ValueError, match="fields that the first ones do not have, b"):
+        make().score_many(range(8200), method="to_parquet", argument=tmp_path / "x.parquet")
+
+
 # --- errors -----------------------------------------------------------------------------------------------------------
 
 
@@ -210,7 +221,9 @@ def test_a_service_without_room_gets_fewer_requests_at_once_and_all_items_their_
 
     server.default = step
     sizes: list[int] = []
-    results = make().score_many(
+    face, ticks = make(), itertools.count(0.0, 0.06)
+    face.client._timing = Timing(lambda: next(ticks), face.outside.random, face.outside.now)  # each result is reported
+    results = face.score_many(
         range(200),
         items_per_request=1,
         concurrency=16,

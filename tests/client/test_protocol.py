@@ -160,7 +160,7 @@ def test_whatever_comes_a_call_ends_within_its_deadline_and_its_retries(
     assert (ended.request_id, ended.elapsed) == ("abc", time)
     assert isinstance(ended, ScoreResponse) or ended.attempts == sent
     assert watched == expected
-    assert sent <= 1 + policy.limit + renewals
+    assert patient or sent <= 1 + policy.limit + renewals, "a patient call goes on while there is time"
     if policy.budget is not None:
         assert sent - 1 - renewals <= tokens + BUDGET_TRICKLE * time + 1e-6
     assert renewals <= (1 if renewable else 0)

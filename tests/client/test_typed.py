@@ -16,7 +16,15 @@ from hypothesis import strategies as st
 
 import gpu_infer
 from gpu_infer import errors
-from gpu_infer.client import AsyncScoringClient, ClassScore, ClassScores, ScoreResponse, ScoringClient, Signature
+from gpu_infer.client import (
+    AsyncScoringClient,
+    ClassScore,
+    ClassScores,
+    ManyResults,
+    ScoreResponse,
+    ScoringClient,
+    Signature,
+)
 from gpu_infer.client.results import read_result
 from gpu_infer.client.signature import Tensor, array_misfit
 from gpu_infer.serving.adapters.base import TensorSpec
@@ -254,6 +262,11 @@ def test_pyright_knows_the_types(server, steps):
         assert_type(client.score_response([1.0], result=ClassScores), ScoreResponse[ClassScores])
         assert_type(client.score_response([1.0], result=ClassScores).value.best.label, str | None)
         assert_type(client.score_response([1.0]), ScoreResponse[Any])
+        many = client.score_many([[1.0]], result=ClassScores, concurrency=1)
+        assert_type(many, ManyResults[ClassScores])
+        either = client.score_many([[1.0]], result=ClassScores, on_error="return")
+        assert_type(either, ManyResults[ClassScores | errors.ScoringError])
+        assert_type(client.score_many([[1.0]], on_error="return"), ManyResults[Any])
 
     async def main() -> None:
         async with AsyncScoringClient(server.uri) as client:

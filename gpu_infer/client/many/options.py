@@ -7,13 +7,13 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, TypedDict, cast
 
 import numpy as np
 
 from .progress import Progress
 
-__all__ = ["MAX_CONCURRENCY", "START_CONCURRENCY", "ManyOptions", "ShowProgress"]
+__all__ = ["MAX_CONCURRENCY", "START_CONCURRENCY", "ManyOptions", "MoreOptions", "OnError", "ShowProgress"]
 
 MAX_CONCURRENCY = 256
 """Requests in flight at once, and connections kept open."""
@@ -25,6 +25,20 @@ MOST_CONCURRENCY = 64
 MAX_HEDGE = 1.0
 
 ShowProgress: TypeAlias = "bool | Callable[[Progress], object]"
+
+OnError: TypeAlias = Literal["raise", "return"]
+
+
+class MoreOptions(TypedDict, total=False):
+    """The options of ``score_many`` that do not change what it gives, for type checkers."""
+
+    concurrency: int | None
+    ordered: bool
+    timeout: float | None
+    items_per_request: int | None
+    hedge: float
+    progress: ShowProgress
+    checkpoint: str | os.PathLike[str] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +52,7 @@ class ManyOptions:
 
     concurrency: int | None = None
     ordered: bool = True
-    on_error: Literal["raise", "return"] = "raise"
+    on_error: OnError = "raise"
     timeout: float | None = None
     result: type[Any] | None = None
     items_per_request: int | None = None

@@ -115,7 +115,19 @@ def _column(arrow: Any, values: Sequence[Any], known: Any) -> Any:
     if known is None:
         first = next((row for row in rows if row is not None), None)
         known = arrow.null() if first is None else _type_of(arrow, first, rows)
+    if arrow.types.is_struct(known):
+        _refuse_new_fields(rows, {field.name for field in known})
     return arrow.array([row.tolist() if isinstance(row, np.ndarray) and row.ndim > 1 else row for row in rows], known)
+
+
+def _refuse_new_fields(rows: Sequence[Any], known: set[str]) -> None:
+    """Arrow would leave them out without a word."""
+    fields = {name for row in rows if isinstance(row, dict) for name in cast("dict[str, Any]", row)}
+    if new := sorted(fields - known):
+        raise ValueError(
+            f"The results have fields that the first ones do not have, {', '.join(new)}, which make no column of a "
+            "Parquet file; for_each() takes what they are."
+        )
 
 
 def _plain(value: Any) -> Any:
