@@ -283,7 +283,7 @@ class Emulator:
         with state.lock:
             if name in state.endpoints.all:
                 raise ValueError(f"There is an endpoint {name!r} already. Choose another name.")
-            state.endpoints.all[name] = Endpoint(name, auth_mode)
+            state.endpoints.all[name] = Endpoint(name, auth_mode, compute=f"{state.settings.scope}/computes/emulated")
 
     def add_deployment(
         self,

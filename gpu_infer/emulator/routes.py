@@ -7,12 +7,16 @@ from .arm.routes import ROUTES as ARM
 from .artifacts.routes import ROUTES as ARTIFACTS
 from .compute.routes import ROUTES as COMPUTE
 from .models.routes import ROUTES as MODELS
+from .online.lro import ROUTES as ONLINE_OPERATIONS
 from .online.routes import ROUTES as ENDPOINTS
 from .online.scoring import ROUTES as ENDPOINT_SCORING
 from .routing import Table
 from .services.routes import ROUTES as SERVICES
 from .services.scoring import ROUTES as SCORING
 
-__all__ = ["TABLE"]
+__all__ = ["ONLINE", "TABLE"]
 
-TABLE = Table((*ARM, *AAD, *COMPUTE, *ARTIFACTS, *MODELS, *SERVICES, *SCORING, *ENDPOINTS, *ENDPOINT_SCORING))
+ONLINE = (*ENDPOINTS, *ONLINE_OPERATIONS)
+"""What only azure-ai-ml asks for."""
+
+TABLE = Table((*ARM, *AAD, *COMPUTE, *ARTIFACTS, *MODELS, *SERVICES, *SCORING, *ONLINE, *ENDPOINT_SCORING))

@@ -85,6 +85,11 @@ def test_faults(tmp_path: Path):
     assert "('compute.create', None, 'reset_before'), ('compute.create', 201, 'fail_operation')" in printed
 
 
+def test_the_sdk_makes_endpoints(tmp_path: Path):
+    pytest.importorskip("azure.ai.ml", reason="azure-ai-ml is not installed: make setup")
+    assert "/api/v1/endpoint/gpu-rn/score ['gpu-rn']" in run(tmp_path, "endpoints.py")
+
+
 def test_an_online_endpoint_answers_the_sdk(tmp_path: Path):
     pytest.importorskip("azure.ai.ml", reason="azure-ai-ml is not installed: make setup")
     assert json.loads(run(tmp_path, "invoke_it.py")) == {"got": '{"data": [1, 2]}'}

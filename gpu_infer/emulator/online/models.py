@@ -6,8 +6,9 @@ import secrets
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from ..operations import Operation
 from ..scoring.rollout import Layout, Rollout
 from ..services.models import new_key
 from ..wire import Refusal
@@ -63,6 +64,11 @@ class Endpoint:
         tokens: access tokens handed out, and when each expires (seconds since the epoch).
         deployments: by name.
         traffic: percent of the requests that each deployment gets; those it does not name get none.
+        compute: ARM path of the Kubernetes cluster that it is on; ``None``: a managed one.
+        sent: what else was said of it, and is shown as it came: ``description``, ``properties``, ``mirrorTraffic``, ...
+        tags: of the resource.
+        state: ``provisioningState``.
+        operation: the last long operation on it.
         created: when.
     """
 
@@ -72,6 +78,11 @@ class Endpoint:
     tokens: dict[str, float] = field(default_factory=dict[str, float])
     deployments: dict[str, Deployment] = field(default_factory=dict[str, Deployment])
     traffic: dict[str, int] = field(default_factory=dict[str, int])
+    compute: str | None = None
+    sent: dict[str, Any] = field(default_factory=dict[str, Any])
+    tags: dict[str, str] = field(default_factory=dict[str, str])
+    state: str = "Succeeded"
+    operation: Operation | None = None
     created: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     def choose(self, name: str) -> Deployment:
@@ -92,6 +103,36 @@ class Endpoint:
         if not lots:
             raise Refusal(404, "NotFound", f"Endpoint {self.name} has no valid deployment with positive weight")
         return self.deployments[secrets.choice(lots)]
+
+    def check_idle(self) -> None:
+        """Refuse to begin an operation on it while another runs.
+
+        Raises:
+            Refusal: 409.
+        """
+        if self.operation is not None and self.operation.state == "Running":
+            message = f"There is already an active operation on the online endpoint {self.name!r}. Wait until it ends."
+            raise Refusal(409, "Conflict", message)
+
+    def check_traffic(self, traffic: dict[str, int]) -> None:
+        """Refuse a division of the requests that cannot be.
+
+        Raises:
+            Refusal: 400, it names a deployment that is not there, or is not 0 or 100 percent in all.
+        """
+        unknown = sorted(set(traffic) - set(self.deployments))
+        if unknown:
+            message = f"The traffic names deployments that endpoint {self.name!r} does not have: {', '.join(unknown)}."
+            raise Refusal(400, "BadRequest", message)
+        total = sum(traffic.values())
+        if total not in (0, 100) or min(traffic.values(), default=0) < 0:
+            raise Refusal(400, "BadRequest", f"The traffic must sum to 0 or 100 percent, not {total}.")
+
+    def renew_key(self, which: Literal["primary", "secondary"]) -> None:
+        """Give it a new key in the place of one; the old one is refused from now on."""
+        primary, secondary = self.keys
+        self.keys = (new_key(), secondary) if which == "primary" else (primary, new_key())
+        self.open_doors()
 
     def open_doors(self) -> None:
         """Let callers in on the terms that hold now."""
@@ -125,6 +166,13 @@ class Endpoints:
         if endpoint is None:
             raise Refusal(404, "ResourceNotFound", f"Online endpoint {name!r} was not found in the workspace.")
         return endpoint
+
+    def remove(self, endpoint: Endpoint) -> None:
+        """Forget an endpoint with its deployments; their processes end."""
+        self.all.pop(endpoint.name, None)
+        for deployment in endpoint.deployments.values():
+            if deployment.rollout:
+                deployment.rollout.end()
 
 
 def check_name(kind: str, name: str) -> None:

@@ -1,25 +1,129 @@
-"""Wire of online endpoints: what ``online_endpoints.get``, ``get_keys`` and ``invoke`` of azure-ai-ml ask ARM for."""
+"""Wire of online endpoints: what ``online_endpoints`` of azure-ai-ml asks ARM for."""
 
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, Literal
 
 from ..aad import models as aad
+from ..operations import Outcome
 from ..routing import WORKSPACE, Route
 from ..state import State
-from ..wire import Refusal, Request, Response, answer
-from .models import AuthMode, Deployment, Endpoint
+from ..wire import Refusal, Request, Response, answer, mapping
+from . import lro
+from .models import AuthMode, Deployment, Endpoint, check_name
 
 __all__ = ["ROUTES"]
 
 _ENDPOINT = f"{WORKSPACE}/onlineEndpoints/<name>"
 _TYPE = "Microsoft.MachineLearningServices/workspaces/onlineEndpoints"
 _MODES: dict[AuthMode, str] = {"key": "Key", "aml_token": "AMLToken", "aad_token": "AADToken"}
+_SHOWN = ("description", "mirrorTraffic", "properties", "publicNetworkAccess")
+"""Properties of an endpoint that are kept as they come."""
+
+
+def _name_put(state: State, request: Request) -> str:
+    return "endpoints.update" if request.args["name"] in state.endpoints.all else "endpoints.create"
+
+
+def _put(state: State, request: Request) -> Response:
+    """Create an endpoint, or replace all that is said of one: what is not sent is gone, its traffic included."""
+    name, body = request.args["name"], request.document
+    properties = mapping(body.get("properties"))
+    mode = _mode(properties.get("authMode"))
+    traffic = _traffic(properties.get("traffic"))
+    kind = _name_put(state, request)
+    if kind == "endpoints.create":
+        try:
+            check_name("an endpoint", name)
+        except ValueError as error:
+            raise Refusal(400, "BadRequest", str(error)) from error
+        endpoint = Endpoint(name, mode, compute=properties.get("compute") or None)
+    else:
+        endpoint = state.endpoints.find(name)
+        endpoint.check_idle()
+    endpoint.check_traffic(traffic)
+    state.endpoints.all[name] = endpoint
+
+    def finish() -> Outcome:
+        if request.failing is None:
+            endpoint.auth_mode, endpoint.traffic = mode, traffic
+            endpoint.tags = mapping(body.get("tags"))
+            endpoint.sent = {key: properties[key] for key in _SHOWN if key in properties}
+            endpoint.open_doors()
+        endpoint.state = "Failed" if request.failing else "Succeeded"
+        return request.failing
+
+    endpoint.state = "Creating" if kind == "endpoints.create" else "Updating"
+    endpoint.operation = state.operations.begin(kind, finish)
+    headers = lro.status(state, request, endpoint.operation, kind="oeidp")
+    return answer(_shown(state, endpoint), 201 if kind == "endpoints.create" else 200, headers)
+
+
+def _traffic(sent: Any) -> dict[str, int]:
+    """Percent by name of the deployment; the SDK sends the names in small letters."""
+    wrong = sorted(key for key, value in mapping(sent).items() if not isinstance(value, int))
+    if wrong:
+        raise Refusal(400, "BadRequest", f"The traffic of {', '.join(wrong)} is no whole number of percent.")
+    return {key.lower(): value for key, value in mapping(sent).items()}
+
+
+def _mode(sent: Any) -> AuthMode:
+    """How callers prove who they are, in the wire's words."""
+    for mode, word in _MODES.items():
+        if str(sent).lower() == word.lower():
+            return mode
+    raise Refusal(400, "BadRequest", f"The auth mode of an endpoint is {', '.join(_MODES.values())}, not {sent!r}.")
+
+
+def _delete(state: State, request: Request) -> Response:
+    endpoint = state.endpoints.all.get(request.args["name"])
+    if endpoint is None:
+        return Response(204)
+    endpoint.check_idle()
+
+    def finish() -> Outcome:
+        if request.failing is None:
+            state.endpoints.remove(endpoint)
+        else:
+            endpoint.state = "Failed"
+        return request.failing
+
+    endpoint.state = "Deleting"
+    endpoint.operation = state.operations.begin("endpoints.delete", finish)
+    return Response(202, b"", lro.location(state, request, endpoint.operation, kind="oeidp"))
+
+
+def _regenerate(state: State, request: Request) -> Response:
+    """Renew a key. The SDK sends the key that holds now as ``keyValue``; what was asked for is another one."""
+    endpoint = state.endpoints.find(request.args["name"])
+    _check_mode(endpoint, "key")
+    endpoint.check_idle()
+    words: dict[str, Literal["primary", "secondary"]] = {"primary": "primary", "secondary": "secondary"}
+    which = words.get(str(request.document.get("keyType")).lower())
+    if which is None:
+        raise Refusal(400, "BadRequest", "The keyType is Primary or Secondary.")
+
+    def finish() -> Outcome:
+        if request.failing is None:
+            endpoint.renew_key(which)
+        endpoint.state = "Failed" if request.failing else "Succeeded"
+        return request.failing
+
+    endpoint.state = "Updating"
+    endpoint.operation = state.operations.begin("endpoints.regenerate", finish)
+    return Response(202, b"", lro.location(state, request, endpoint.operation, kind="oeidp"))
 
 
 def _get(state: State, request: Request) -> Response:
-    return answer(_shown(state, state.endpoints.find(request.args["name"])))
+    endpoint = state.endpoints.find(request.args["name"])
+    if endpoint.operation:
+        endpoint.operation.look()
+    return answer(_shown(state, state.endpoints.find(endpoint.name)))  # it may be gone now
+
+
+def _list(state: State, _request: Request) -> Response:
+    return answer({"value": [_shown(state, endpoint) for endpoint in state.endpoints.all.values()]})
 
 
 def _deployments(state: State, request: Request) -> Response:
@@ -67,31 +171,34 @@ def _id(state: State, endpoint: Endpoint) -> str:
 
 
 def _shown(state: State, endpoint: Endpoint) -> dict[str, Any]:
-    """An endpoint as the service shows it. ``compute`` makes it one on Kubernetes: azureml-fe is the door of those."""
+    """An endpoint as the service shows it. ``compute`` makes it one on Kubernetes, for the SDK too."""
     uri = f"{state.settings.url}/api/v1/endpoint/{endpoint.name}"
+    properties: dict[str, Any] = {
+        "authMode": _MODES[endpoint.auth_mode],
+        "description": None,
+        "properties": {},
+        "mirrorTraffic": {},
+        "provisioningState": endpoint.state,
+        "scoringUri": f"{uri}/score",
+        "swaggerUri": f"{uri}/swagger.json",
+        "traffic": endpoint.traffic,
+        **endpoint.sent,
+    }
+    if endpoint.compute:
+        properties["compute"] = endpoint.compute
     return {
         "id": _id(state, endpoint),
         "name": endpoint.name,
         "type": _TYPE,
         "location": state.settings.location,
-        "tags": {},
-        "kind": "K8S",
+        "tags": endpoint.tags,
+        "kind": "K8S" if endpoint.compute else "Managed",
         "identity": {
             "type": "SystemAssigned",
             "principalId": state.settings.workspace_id,
             "tenantId": state.settings.tenant_id,
         },
-        "properties": {
-            "authMode": _MODES[endpoint.auth_mode],
-            "compute": f"{state.settings.scope}/computes/emulated",
-            "description": None,
-            "properties": {},
-            "provisioningState": "Succeeded",
-            "scoringUri": f"{uri}/score",
-            "swaggerUri": f"{uri}/swagger.json",
-            "traffic": endpoint.traffic,
-            "mirrorTraffic": {},
-        },
+        "properties": properties,
         "systemData": _system_data(endpoint),
     }
 
@@ -133,8 +240,12 @@ def _system_data(made: Endpoint | Deployment) -> dict[str, str]:
 
 
 ROUTES = (
+    Route("PUT", _ENDPOINT, "endpoints.create endpoints.update", _put, "arm", _name_put),
     Route("GET", _ENDPOINT, "endpoints.get", _get, "arm"),
+    Route("DELETE", _ENDPOINT, "endpoints.delete", _delete, "arm"),
+    Route("GET", f"{WORKSPACE}/onlineEndpoints", "endpoints.list", _list, "arm"),
     Route("GET", f"{_ENDPOINT}/deployments", "deployments.list", _deployments, "arm"),
     Route("POST", f"{_ENDPOINT}/listKeys", "endpoints.keys", _keys, "arm"),
+    Route("POST", f"{_ENDPOINT}/regenerateKeys", "endpoints.regenerate", _regenerate, "arm"),
     Route("POST", f"{_ENDPOINT}/token", "endpoints.token", _token, "arm"),
 )
