@@ -438,7 +438,7 @@ def test_what_is_wrong_with_the_item_is_said_before_any_load(
     np.save(tmp_path / "x.npy", np.zeros(3, np.float32))
     out, err = run("bench", real, str(tmp_path / "x.npy"), code=1, capsys=capsys)
     assert out == ""
-    assert "Error: The service refused the input" in err
+    assert "Error: expected float32 [4] or [N, 4], got float32 [3]" in err
     assert "Error: There is no local service 'nobody'." in run("bench", "nobody", code=1, capsys=capsys)[1]
 
 

@@ -74,9 +74,10 @@ def test_where_runs_also_decode_images_they_go_side_by_side_for_less(two_cores: 
         assert form_of(Model(0.004, 0.004, gain=2), making=making).parallel == parallel
 
 
-def test_of_batches_that_the_model_likes_alike_one_is_taken_that_pays_for_its_run(two_cores: None) -> None:
-    assert form_of(Model(0, 0.0025)).max_batch in (4, 8), "half a millisecond is a fifth of one item, a tenth of two"
-    assert form_of(Model(0, 0.05), max_batch=2).max_batch == 1, "and nothing beside fifty"
+@pytest.mark.parametrize(("seconds", "size"), [(0.0025, 4), (0.05, 1)])
+def test_of_batches_that_the_model_likes_alike_one_is_taken_that_pays_for_its_run(seconds: float, size: int) -> None:
+    curve = {f"1x{items}": 1 / seconds for items in (1, 2, 4, 8, 16)}
+    assert calibration._enough(curve, 1) == size
 
 
 def test_a_gpu_is_never_inline_nor_side_by_side(two_cores: None) -> None:
