@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import itertools
 import threading
-import time
 from collections import Counter
 from typing import Any
 
@@ -162,13 +161,16 @@ def test_many_go_to_a_parquet_file_that_appears_when_it_is_whole(make, tmp_path,
     assert sorted(file.name for file in tmp_path.iterdir()) == ["scores.parquet"]
 
 
-def test_fields_that_only_later_results_have_are_not_left_out_without_a_word(make, server, steps, tmp_path):
+def test_fields_that_only_later_results_have_are_not_left_out_without_a_word(
+    make, server, steps, tmp_path, monkeypatch
+):
     pytest.importorskip("pyarrow")
+    monkeypatch.setattr("gpu_infer.client.many.parquet.ROWS", 4)
     server.default = lambda connection, seen: steps.answer(
-        200, {"a": 1} if np.load(io.BytesIO(seen.body)).item() < 8192 else {"a": 1, "b": 2}
+        200, {"a": 1} if np.load(io.BytesIO(seen.body)).item() < 4 else {"a": 1, "b": 2}
     )(connection, seen)
     with pytest.raises(ValueError, match="fields that the first ones do not have, b"):
-        make().score_many(range(8200), method="to_parquet", argument=tmp_path / "x.parquet")
+        make().score_many(range(10), items_per_request=1, method="to_parquet", argument=tmp_path / "x.parquet")
 
 
 # --- errors -----------------------------------------------------------------------------------------------------------
@@ -317,10 +319,9 @@ def test_leaving_many_early_leaves_nothing_running(make, server, doubling):
         break
     seen = len(server.seen)
     assert seen <= 2 * 4 + 4
-    for _ in range(200):
-        if not any(thread.name.startswith("gpu-infer-score") for thread in threading.enumerate()):
-            break
-        time.sleep(0.01)
+    for thread in threading.enumerate():
+        if thread.name.startswith("gpu-infer-score"):
+            thread.join(5)
     assert not any(thread.name.startswith("gpu-infer-score") for thread in threading.enumerate())
 
 

@@ -6,7 +6,6 @@ import shutil
 import ssl
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -130,13 +129,18 @@ def test_nobody_there(line):
 
 
 def test_abort_ends_what_is_under_way(server, steps, line):
-    server.plays(steps.wait_for(server.closing, steps.raw(b"")))
+    arrived = threading.Event()
+
+    def hang(connection: Any, seen: Any) -> bool:
+        arrived.set()
+        return steps.wait_for(server.closing, steps.raw(b""))(connection, seen)
+
+    server.plays(hang)
     one = line(timeout=30)
     outcomes: list[Any] = []
     thread = threading.Thread(target=lambda: outcomes.append(one.send()))
     thread.start()
-    while not server.seen:
-        time.sleep(0.01)
+    assert arrived.wait(5)
     one.abort()
     thread.join(5)
     assert not thread.is_alive()
