@@ -5,6 +5,9 @@ from __future__ import annotations
 from .aad.routes import ROUTES as AAD
 from .arm.routes import ROUTES as ARM
 from .artifacts.routes import ROUTES as ARTIFACTS
+from .assets.registry import ROUTES as REGISTRY
+from .assets.routes import ROUTES as ASSETS
+from .assets.storage import ROUTES as STORAGE
 from .compute.routes import ROUTES as COMPUTE
 from .models.routes import ROUTES as MODELS
 from .online.lro import ROUTES as ONLINE_OPERATIONS
@@ -16,7 +19,7 @@ from .services.scoring import ROUTES as SCORING
 
 __all__ = ["ONLINE", "TABLE"]
 
-ONLINE = (*ENDPOINTS, *ONLINE_OPERATIONS)
+ONLINE = (*ENDPOINTS, *ONLINE_OPERATIONS, *ASSETS, *REGISTRY, *STORAGE)
 """What only azure-ai-ml asks for."""
 
 TABLE = Table((*ARM, *AAD, *COMPUTE, *ARTIFACTS, *MODELS, *SERVICES, *SCORING, *ONLINE, *ENDPOINT_SCORING))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .artifacts.models import Artifacts
+from .assets.models import Versions
 from .compute.models import Clusters
 from .models.models import Models
 from .online.models import Endpoints
@@ -79,6 +80,8 @@ class State:
     services: Services
     endpoints: Endpoints
     report: Callable[[BaseException], None]
+    environments: Versions = field(default_factory=lambda: Versions("environments", "image", "condaFile", "build"))
+    codes: Versions = field(default_factory=lambda: Versions("codes", "codeUri"))
     rollouts: list[Rollout] = field(default_factory=list["Rollout"])
     lock: threading.RLock = field(default_factory=threading.RLock)
 

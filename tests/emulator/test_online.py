@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -104,7 +105,9 @@ def test_a_deleted_endpoint_is_gone(client: Any, entities: Any, emulator: Emulat
     client.online_endpoints.begin_delete("gpu-rn").result()  # of what is not there Azure says 204
 
 
-def test_every_operation_of_this_half_is_asked_for(client: Any, entities: Any, emulator: Emulator) -> None:
+def test_every_operation_of_this_half_is_asked_for(
+    client: Any, entities: Any, emulator: Emulator, tmp_path: Path
+) -> None:
     create(client, entities)
     create(client, entities, auth_mode="aml_token")
     client.online_endpoints.get_keys("gpu-rn")
@@ -113,6 +116,21 @@ def test_every_operation_of_this_half_is_asked_for(client: Any, entities: Any, e
     create(client, entities)
     client.online_endpoints.begin_regenerate_keys("gpu-rn").result()
     client.online_endpoints.begin_delete("gpu-rn").result()
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "score.py").write_text("def init(): ...\n")
+    for _ in range(2):
+        client.models.create_or_update(entities.Model(name="net", path=tmp_path / "code"))
+        client.environments.create_or_update(entities.Environment(name="gpu", image="an/image"))
+    client.models.download("net", version="1", download_path=tmp_path / "down")
+    assert client.models.get("net", "1").name == next(iter(client.models.list())).name
+    assert client.environments.get("gpu", "1").name == next(iter(client.environments.list())).name
+    assert list(client.environments.list("gpu"))
+    code = client._code.create_or_update(entities._assets.Code(name="mine", version="1", path=tmp_path / "code"))
+    assert client._code.get("mine", "1").id == code.id
+    assert (
+        client.datastores.get("workspaceblobstore").container_name
+        == next(iter(client.datastores.list())).container_name
+    )
     assert set(operations(emulator)) - {"workspace.get"} == Table(ONLINE).operations
 
 

@@ -90,6 +90,11 @@ def test_the_sdk_makes_endpoints(tmp_path: Path):
     assert "/api/v1/endpoint/gpu-rn/score ['gpu-rn']" in run(tmp_path, "endpoints.py")
 
 
+def test_the_sdk_registers_assets(tmp_path: Path):
+    pytest.importorskip("azure.ai.ml", reason="azure-ai-ml is not installed: make setup")
+    assert "net 1 gpu 1\n" in run(tmp_path, "assets.py")
+
+
 def test_an_online_endpoint_answers_the_sdk(tmp_path: Path):
     pytest.importorskip("azure.ai.ml", reason="azure-ai-ml is not installed: make setup")
     assert json.loads(run(tmp_path, "invoke_it.py")) == {"got": '{"data": [1, 2]}'}

@@ -29,31 +29,45 @@ class Artifacts:
         self._folder = folder
         self._key = key
         self._lock = threading.Lock()
+        self.metadata: dict[str, dict[str, str]] = {}
+        """Of the blobs that have some."""
 
     def query(self, name: str) -> str:
         """A query that lets a client read and write a blob. Other names than these the SDK does not take for a key."""
         fields = {"sv": _VERSION, "sr": "b", "sig": self._signature(name), "se": _EXPIRY, "sp": "rcw"}
         return urlencode(fields)
 
-    def check(self, name: str, query: Mapping[str, str]) -> str:
+    def check(self, name: str, query: Mapping[str, str], *, container: str = "") -> str:
         """The name of the blob for which a query is signed.
 
         The SDK quotes the name in an upload address once more, so that it may come in quoted still.
 
+        Args:
+            name: as it came.
+            query: with the signature.
+            container: whose signature counts for all its blobs; empty: there is none.
+
         Raises:
             Refusal: 403, it is signed for another.
         """
+        if container and hmac.compare_digest(query.get("sig", "").encode(), self._signature(container).encode()):
+            return name
         for known in (name, unquote(name)):
             if hmac.compare_digest(query.get("sig", "").encode(), self._signature(known).encode()):
                 return known
         raise Refusal(403, "AuthenticationFailed", "Server failed to authenticate the request: wrong signature.")
+
+    @property
+    def root(self) -> Path:
+        """The folder of all blobs."""
+        return self._folder / "blobs"
 
     def path(self, name: str) -> Path:
         """Where a blob lies, or would."""
         parts = PurePosixPath(name).parts
         if not parts or ".." in parts or name.startswith("/") or "\0" in name:
             raise Refusal(400, "InvalidUri", f"{name!r} is no name of a blob.")
-        return self._folder / "blobs" / Path(*parts)
+        return self.root / Path(*parts)
 
     def existing(self, name: str) -> Path:
         """Where a blob lies.
@@ -68,10 +82,10 @@ class Artifacts:
 
     def below(self, prefix: str) -> list[str]:
         """Names of the blob with this name, or of all blobs in the folder with this name."""
-        path = self.path(prefix.rstrip("/"))
+        path = self.path(prefix.rstrip("/")) if prefix else self.root
         if path.is_file():
             return [prefix.rstrip("/")]
-        root = self._folder / "blobs"
+        root = self.root
         return sorted(file.relative_to(root).as_posix() for file in path.rglob("*") if file.is_file())
 
     def put(self, name: str, upload: Path, *, md5: str | None, fresh: bool) -> None:
@@ -94,6 +108,7 @@ class Artifacts:
             if fresh and path.exists():
                 raise Refusal(409, "BlobAlreadyExists", "The specified blob already exists.")
             upload.replace(path)
+            self.metadata.pop(name, None)
 
     def put_block(self, name: str, block: str, upload: Path) -> None:
         """Keep a block of a blob until the list that makes the blob of it."""

@@ -12,10 +12,12 @@ from ..routing import WORKSPACE, Route
 from ..state import ACCOUNT, CONTAINER, State
 from ..wire import Refusal, Request, Response, answer, items, mapping
 
-__all__ = ["ROUTES", "blob_name"]
+__all__ = ["ROUTES", "blob_name", "read", "store"]
 
 _ARTIFACTS = f"/artifact/v2.0{WORKSPACE}/artifacts"
 _RANGE = re.compile(r"bytes=(\d+)-(\d*)")
+_META = "x-ms-meta-"
+"""What the headers begin with that say something of a blob."""
 _BATCH = 50
 """Paths that one call may create."""
 
@@ -85,7 +87,11 @@ def _content(state: State, request: Request, origin: str, container: str, path: 
 
 
 def _put(state: State, request: Request) -> Response:
-    name = state.artifacts.check(request.args["name"], request.query)
+    return store(state, request, state.artifacts.check(request.args["name"], request.query))
+
+
+def store(state: State, request: Request, name: str) -> Response:
+    """Store a blob, a part of one, or what is said of one, under this name."""
     if request.upload is None:
         raise Refusal(400, "InvalidInput", "There is no body.")
     fresh = request.headers.get("if-none-match") == "*"
@@ -97,6 +103,10 @@ def _put(state: State, request: Request) -> Response:
         listing = request.upload.read_text("utf-8")
         blocks = re.findall(r"<(?:Latest|Uncommitted|Committed)>([^<]*)</", listing)
         state.artifacts.put_blocks(name, blocks, fresh=fresh)
+    elif kind == "metadata":
+        state.artifacts.existing(name)
+        state.artifacts.metadata[name] = _metadata(request)
+        return Response(200, b"", {"ETag": f'"{_etag(name)}"', "Last-Modified": email.utils.formatdate(usegmt=True)})
     elif kind:
         raise Refusal(400, "UnsupportedQueryParameter", f"The emulator does not know comp={kind}.")
     else:
@@ -105,8 +115,16 @@ def _put(state: State, request: Request) -> Response:
     return Response(201, b"", {**headers, "x-ms-request-server-encrypted": "true"})
 
 
+def _metadata(request: Request) -> dict[str, str]:
+    return {name.removeprefix(_META): value for name, value in request.headers.items() if name.startswith(_META)}
+
+
 def _read(state: State, request: Request) -> Response:
-    name = state.artifacts.check(request.args["name"], request.query)
+    return read(state, request, state.artifacts.check(request.args["name"], request.query, container=CONTAINER))
+
+
+def read(state: State, request: Request, name: str) -> Response:
+    """The blob of this name, or a range of it."""
     path = state.artifacts.existing(name)
     stat = path.stat()
     headers = {
@@ -116,6 +134,7 @@ def _read(state: State, request: Request) -> Response:
         "Last-Modified": email.utils.formatdate(stat.st_mtime, usegmt=True),
         "x-ms-blob-type": "BlockBlob",
         "Accept-Ranges": "bytes",
+        **{_META + key: value for key, value in state.artifacts.metadata.get(name, {}).items()},
     }
     asked = _RANGE.fullmatch(request.headers.get("x-ms-range") or request.headers.get("range") or "")
     if not asked:

@@ -54,10 +54,14 @@ class Models:
         self.assets[asset.id] = asset
         return asset
 
-    def register(self, name: str, fields: dict[str, Any]) -> Model:
-        """A new version of a model. Numbers of deleted versions are not used again."""
-        self._versions[name] = self._versions.get(name, 0) + 1
-        model = Model(name, self._versions[name], fields)
+    def next_version(self, name: str) -> int:
+        """The version that :meth:`register` gives. Numbers of deleted versions are not used again."""
+        return self._versions.get(name, 0) + 1
+
+    def register(self, name: str, fields: dict[str, Any], *, version: int = 0) -> Model:
+        """A new version of a model: the one that is named, else the next."""
+        model = Model(name, version or self.next_version(name), fields)
+        self._versions[name] = max(model.version, self._versions.get(name, 0))
         self._models[model.id] = model
         return model
 

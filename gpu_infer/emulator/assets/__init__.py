@@ -1,0 +1,1 @@
+"""Assets as ``azure-ai-ml`` knows them: versions of models, environments and code, and datastores with their files."""
