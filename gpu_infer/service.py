@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from http import HTTPStatus
@@ -24,7 +24,7 @@ from gpu_infer.spec import Scale, seconds_of
 from gpu_infer.targets.base import Deployment, Target
 
 if TYPE_CHECKING:
-    from gpu_infer.client import AsyncScoringClient, ScoringClient
+    from gpu_infer.client import AsyncScoringClient, ManyResults, ScoringClient
     from gpu_infer.client.results import Readable
     from gpu_infer.client.tokens import Provider
 
@@ -124,8 +124,8 @@ class Service:
                 self._look_after(error)
             raise
 
-    def score_many(self, items: Iterable[Any], **options: Any) -> Iterator[Any]:
-        """Score items one by one, several requests at a time; see ``ScoringClient.score_many`` for the options."""
+    def score_many(self, items: Any, **options: Any) -> ManyResults[Any]:
+        """Score any number of items, many at a time; ``ScoringClient.score_many`` says what it takes and gives."""
         return self.client.score_many(items, **options)
 
     # --- looking ------------------------------------------------------------------------------------------------------

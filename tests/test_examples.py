@@ -86,7 +86,7 @@ def readme_blocks(language: str) -> list[str]:
 
 
 def test_the_readmes_python(readers_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    first, second, _, _ = readme_blocks("python")
+    first, second, third, _, _ = readme_blocks("python")
     names: dict[str, Any] = {}
     exec(first, names)
     assert names["scores"].shape == (1000,)
@@ -100,6 +100,12 @@ def test_the_readmes_python(readers_folder: Path, capsys: pytest.CaptureFixture[
     hook_line = next(line for line in second.splitlines() if "digits.keras" in line)
     plan = eval(hook_line.replace("deploy", "plan"), {"gpu_infer": gpu_infer})
     assert [finding.code for finding in plan.findings] == ["model-format"], "all but the empty model is fine"
+    (readers_folder / "photos").mkdir()
+    for name in ("a.jpg", "b.jpg", "c.jpg"):
+        (readers_folder / "photos" / name).symlink_to((readers_folder / "lynx.jpg").resolve())
+    exec(third, {})
+    table = pytest.importorskip("pyarrow.parquet").read_table("scores.parquet")
+    assert [scores["classes"] for scores in table["result"].to_pylist()] == [289] * 3
 
 
 def test_the_readmes_command_line(readers_folder: Path) -> None:
