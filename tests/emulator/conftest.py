@@ -121,6 +121,13 @@ def steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sdk: None) -> Steps:
 
 
 @pytest.fixture
+def entities(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What azure-ai-ml is given; skips without it."""
+    monkeypatch.setenv("AZUREML_CURRENT_CLOUD", "AzureCloud")  # each MLClient() sets it, for good
+    return pytest.importorskip("azure.ai.ml.entities", reason="azure-ai-ml is not installed: make setup")
+
+
+@pytest.fixture
 def header() -> dict[str, str]:
     """What a request needs that the SDK does not send."""
     from gpu_infer.emulator.aad.models import token

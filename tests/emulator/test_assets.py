@@ -11,11 +11,7 @@ import requests
 
 from gpu_infer.emulator import Emulator
 
-
-@pytest.fixture(autouse=True)
-def entities(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setenv("AZUREML_CURRENT_CLOUD", "AzureCloud")  # each MLClient() sets it, for good
-    return pytest.importorskip("azure.ai.ml.entities", reason="azure-ai-ml is not installed: make setup")
+pytestmark = pytest.mark.usefixtures("entities")
 
 
 @pytest.fixture

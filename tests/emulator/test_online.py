@@ -13,11 +13,7 @@ from gpu_infer.emulator import Emulator, Fault, Transition
 from gpu_infer.emulator.routes import ONLINE
 from gpu_infer.emulator.routing import Table
 
-
-@pytest.fixture(autouse=True)
-def entities(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setenv("AZUREML_CURRENT_CLOUD", "AzureCloud")  # each MLClient() sets it, for good
-    return pytest.importorskip("azure.ai.ml.entities", reason="azure-ai-ml is not installed: make setup")
+pytestmark = pytest.mark.usefixtures("entities")
 
 
 @pytest.fixture

@@ -27,18 +27,19 @@ def status(state: State, request: Request, operation: Operation, *, kind: str) -
         operation: what was begun.
         kind: ``"oeidp"`` of an endpoint, ``"odidp"`` of a deployment.
     """
-    address = _address(state, request, "mfeOperationsStatus", f"{kind}:{state.settings.workspace_id}:{operation.id}")
+    address = _address(state, request, "mfeOperationsStatus", operation, kind)
     return {"Azure-AsyncOperation": address, "x-ms-async-operation-timeout": "PT1H"}
 
 
 def location(state: State, request: Request, operation: Operation, *, kind: str) -> dict[str, str]:
     """The headers with which everything else begins: where the result will be. For the arguments see :func:`status`."""
-    address = _address(state, request, "mfeOperationResults", f"{kind}:{state.settings.workspace_id}:{operation.id}")
+    address = _address(state, request, "mfeOperationResults", operation, kind)
     return {"Location": address, "x-ms-async-operation-timeout": "PT1H", **_POLL}
 
 
-def _address(state: State, request: Request, what: str, number: str) -> str:
+def _address(state: State, request: Request, what: str, operation: Operation, kind: str) -> str:
     settings = state.settings
+    number = f"{kind}:{settings.workspace_id}:{operation.id}"
     return (
         f"{request.base}/subscriptions/{settings.subscription_id}/providers/Microsoft.MachineLearningServices/locations/"
         f"{settings.location}/{what}/{number}?api-version={request.query.get('api-version', '2022-02-01-preview')}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..routing import Route
+from ..scoring.forwarding import forward, routes
 from ..state import State
 from ..wire import Refusal, Request, Response
 
@@ -19,18 +19,7 @@ def _score(state: State, request: Request) -> Response:
         front = service.running.front if service and service.running else None
     if service is None:
         raise Refusal(404, "NotFound", f"Service {name} was not found")
-    if front is None:
-        why = "" if state.settings.run_services else ": this emulator was started with run_services=False"
-        raise Refusal(503, "ServiceUnavailable", f"No ready replicas for service {name}{why}")
-    path = request.target.partition(f"/service/{name}")[2] or "/"
-    status, headers, body = front.handle(request.method, path, request.headers, request.body)
-    return Response(status, body, dict(headers))
+    return forward(state, front, request, below=f"/service/{name}", what=f"service {name}")
 
 
-_READ, _WRITE = "GET HEAD", "POST PUT PATCH DELETE OPTIONS"
-
-ROUTES = tuple(
-    Route(methods, rule, operation, _score, "scoring", locked=False, signed=False)
-    for rule in (_URI, f"{_URI}/<path:rest>")
-    for methods, operation in ((_READ, "scoring.get"), (_WRITE, "scoring.post"))
-)
+ROUTES = routes(_URI, _score)
