@@ -3,35 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from outcomes import BROKEN, BUSY, CALL, NOW, OK, OURS, REFUSED, response
 
 from gpu_infer.client.answers import Problem
 from gpu_infer.client.decisions import Again, Call, Done, GiveUp, decide
-from gpu_infer.client.messages import Failure, Outcome, Request, Response
+from gpu_infer.client.messages import Failure, Outcome
 from gpu_infer.client.retry import CONNECT_RETRIES, DEFAULT_RETRIES, UNANSWERED_RETRIES, RetryPolicy
 
-NOW = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
-CALL = Call(
-    request=Request("POST", "http://127.0.0.1/score", {}, b"x"),
-    request_id="abc",
-    codec=None,
-    timeout=60.0,
-    policy=RetryPolicy(),
-)
-
-
-def response(status: int, headers: dict[str, str] | None = None, body: bytes = b"") -> Response:
-    return Response(status, headers or {}, body)
-
-
-OK = response(200, {"content-type": "application/json"}, b"1")
-BUSY = response(503)
-OURS = {"x-gpu-infer-device": "cpu"}
-REFUSED = Failure("connect", "refused")
-BROKEN = Failure("broken", "broken")
 SLOW = Failure("read_timeout", "slow")
 LATE = response(504, {**OURS, "x-gpu-infer-error": "deadline"})
 IDEMPOTENT = RetryPolicy(idempotent=True)

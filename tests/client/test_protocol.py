@@ -8,7 +8,7 @@ import json
 import math
 import random
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from email.message import Message
 from email.utils import format_datetime
 from typing import Any, cast
@@ -18,6 +18,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from outcomes import BUSY, CALL, NOW, response
 
 from gpu_infer import errors
 from gpu_infer.client.answers import problem_of, read_value, shorten, without_secrets
@@ -34,7 +35,6 @@ from gpu_infer.client.credentials import Token
 from gpu_infer.client.json_text import decode_json, encode_json
 from gpu_infer.client.messages import Failure, Pause, Payload, Request, Response, ScoreResponse
 from gpu_infer.client.protocol import (
-    Call,
     converse,
     new_request_id,
     report_request,
@@ -47,27 +47,6 @@ from gpu_infer.client.retry import (
     parse_retry_after,
     wait_before_retry,
 )
-
-NOW = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
-CALL = Call(
-    request=Request("POST", "http://127.0.0.1/score", {}, b"x"),
-    request_id="abc",
-    codec=None,
-    timeout=60.0,
-    policy=RetryPolicy(),
-)
-
-
-def response(status: int, headers: dict[str, str] | None = None, body: bytes = b"") -> Response:
-    return Response(status, headers or {}, body)
-
-
-OK = response(200, {"content-type": "application/json"}, b"1")
-BUSY = response(503)
-OURS = {"x-gpu-infer-device": "cpu"}
-REFUSED = Failure("connect", "refused")
-BROKEN = Failure("broken", "broken")
-
 
 # --- one call ---------------------------------------------------------------------------------------------------------
 
