@@ -145,6 +145,7 @@ def score(
     as_json: options.Json = False,
 ) -> None:
     """Send files, or the rows of tables and arrays, to a service; show its results, or write them to a file."""
+    from gpu_infer.cli.score_inputs import Takes
     from gpu_infer.cli.score_outputs import check_out
     from gpu_infer.cli.score_run import Asked, run
 
@@ -167,7 +168,7 @@ def score(
         as_json=as_json,
     )
     with _client(asked, key_from=key_from, codec=codec) as (client, describe):
-        takes = _takes(describe) if _needs_takes(asked) else _nothing()
+        takes = _takes(describe) if _needs_takes(asked) else Takes()
         if _is_few(asked, takes):
             _score_few(asked, client)
         else:
@@ -255,12 +256,6 @@ def _takes(describe: Callable[[], dict[str, Any]]) -> Takes:
         raise
     except (ScoringError, UnsupportedError, ValueError, LookupError, TypeError, AttributeError):
         return Takes()
-
-
-def _nothing() -> Takes:
-    from gpu_infer.cli.score_inputs import Takes
-
-    return Takes()
 
 
 def _is_few(asked: Asked, takes: Takes) -> bool:

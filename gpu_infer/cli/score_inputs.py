@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from gpu_infer.client.many.source import IMAGE_SUFFIXES
+from gpu_infer.client.many.source import IMAGE_SUFFIXES, images_in
 from gpu_infer.client.signature import Signature, array_misfit
 
 if TYPE_CHECKING:
@@ -217,17 +217,15 @@ def _told(name: str, found: list[str], what: str, note: Callable[[str], object])
 
 
 def _images(folder: str) -> list[str]:
-    files = sorted(path for path in Path(folder).iterdir() if path.is_file())
-    images = [str(path) for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
-    if images:
-        return images
+    if images := images_in(Path(folder)):
+        return [str(path) for path in images]
     inner = next((path for path in sorted(Path(folder).rglob("*")) if path.suffix.lower() in IMAGE_SUFFIXES), None)
     if inner is not None:
         hint = f"; those below it are named by a pattern in quotes: '{folder.rstrip('/')}/**/*{inner.suffix}'"
+    elif any(path.is_file() for path in Path(folder).iterdir()):
+        hint = f"; other files are named by a pattern in quotes: '{folder.rstrip('/')}/*'"
     else:
-        hint = (
-            f"; other files are named by a pattern in quotes: '{folder.rstrip('/')}/*'" if files else ", nor any file"
-        )
+        hint = ", nor any file"
     raise ValueError(f"There are no images in the folder {folder!r}{hint}.")
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import typer
 
 from gpu_infer.cli.score_inputs import Choice, Label, Row, Source, Takes, number_item
-from gpu_infer.client.extras import missing_extra
+from gpu_infer.client.extras import missing_package
 
 __all__ = ["csv_source", "parquet_source"]
 
@@ -82,7 +82,7 @@ def parquet_source(file: str, choice: Choice, takes: Takes) -> Source:
         arrow: Any = import_module("pyarrow")
         parquet: Any = import_module("pyarrow.parquet")
     except ImportError as error:
-        raise missing_extra("Parquet files are read with pyarrow", "parquet") from error
+        raise missing_package("Parquet files are read with pyarrow", install="'gpu-infer[parquet]'") from error
     try:
         with parquet.ParquetFile(file) as opened:
             schema, count = opened.schema_arrow, int(opened.metadata.num_rows)

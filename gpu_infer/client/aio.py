@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, cast, overload
@@ -20,7 +20,7 @@ from .base import (
     too_large,
 )
 from .credentials import CredentialError, TaskVault, Token
-from .extras import missing_extra
+from .extras import missing_package
 from .inputs import encodes_at_once
 from .learning import TaskLearner, seconds_left
 from .many import tasks
@@ -29,7 +29,7 @@ from .many.pieces import Answer, Attempts, Group
 from .many.results import AsyncManyResults
 from .many.source import items_of, length_of
 from .messages import Codec, Outcome, Pause, Payload, ScoreResponse, Send
-from .protocol import Conversation, Report
+from .protocol import Conversation, Report, Watch
 from .results import Readable, check_result, read_response, uses_signature
 from .retry import DEFAULT_RETRIES, DEFAULT_TIMEOUT, RetryPolicy
 from .tokens import AsyncCredential, Sealed
@@ -111,13 +111,8 @@ class AsyncScoringClient(BaseClient):
     ) -> ScoreResponse[Any]:
         """Score as :meth:`score` does, and return the result with device, batch size, waiting time and request id."""
         check_result(result)
-        payload = await self._encode_aside(x, one=False)
-        await self._bind()
-        clock = self._timing.clock
-        seconds = await self._learner.admit(payload, self._seconds(timeout), ask=self._ask, clock=clock)
-        response = await self._run(self._score_conversation(payload, seconds))
-        if uses_signature(result):
-            await self._learner.learn(seconds_left(seconds, response.elapsed), ask=self._ask, clock=clock)
+        payload = await self._encode_aside(functools.partial(self._encode, x, one=False), [x])
+        response = await self._score(payload, timeout, result)
         return read_response(response, result, self._learner.signature)
 
     @overload
@@ -182,7 +177,6 @@ class AsyncScoringClient(BaseClient):
             ScoringError: with ``on_error="raise"``, what :meth:`score` raises; a note on it says which item.
             CheckpointError: the checkpoint belongs to other items, or is in use.
         """
-        check_result(result)
         options = ManyOptions(
             concurrency=concurrency,
             ordered=ordered,
@@ -229,16 +223,30 @@ class AsyncScoringClient(BaseClient):
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def _encode_aside(self, x: Any, *, one: bool) -> Payload:
-        if self._max_side is None and encodes_at_once(x):
-            return self._encode(x, one=one)
-        return await asyncio.to_thread(self._encode, x, one=one)
+    async def _encode_aside(self, encode: Callable[[], Payload], items: Sequence[Any]) -> Payload:
+        """What ``encode`` makes of the items; in a thread, unless that is quick for all of them."""
+        if self._max_side is None and all(map(encodes_at_once, items)):
+            return encode()
+        return await asyncio.to_thread(encode)
 
     async def _ask(self, seconds: float) -> dict[str, Any]:
         return report_of(await self._run(self._report_conversation("describe", seconds, once=True)))
 
     async def _report(self, report: Report, timeout: float | None) -> dict[str, Any]:
         return report_of(await self._run(self._report_conversation(report, timeout)))
+
+    async def _score(
+        self, payload: Payload, timeout: float | None, result: type[Any] | None, *, watch: Watch | None = None
+    ) -> ScoreResponse[Any]:
+        """As :meth:`ScoringClient._score`."""
+        await self._bind()
+        clock = self._timing.clock
+        seconds = await self._learner.admit(payload, self._seconds(timeout), ask=self._ask, clock=clock)
+        conversation = self._score_conversation(payload, seconds, patient=watch is not None, watch=watch)
+        response = await self._run(conversation)
+        if uses_signature(result):
+            await self._learner.learn(seconds_left(seconds, response.elapsed), ask=self._ask, clock=clock)
+        return response
 
     async def _run(self, conversation: Conversation) -> ScoreResponse[Any]:
         """Carry out what the protocol orders, until it returns or raises."""
@@ -324,17 +332,10 @@ class AsyncScoringClient(BaseClient):
         return self._http
 
     async def _send_group(self, group: Group, refused: Callable[[], None], *, options: ManyOptions) -> Answer:
-        await self._bind()
-        attempts, clock = Attempts(refused), self._timing.clock
+        attempts, items = Attempts(refused), group.items
         try:
-            if all(encodes_at_once(item) for item in group.items):
-                payload = self._encode_group(group.items)
-            else:
-                payload = await asyncio.to_thread(self._encode_group, group.items)
-            seconds = await self._learner.admit(payload, self._seconds(options.timeout), ask=self._ask, clock=clock)
-            response = await self._run(self._score_conversation(payload, seconds, patient=True, watch=attempts))
-            if uses_signature(options.result):
-                await self._learner.learn(seconds_left(seconds, response.elapsed), ask=self._ask, clock=clock)
+            payload = await self._encode_aside(functools.partial(self._encode_group, items), items)
+            response = await self._score(payload, options.timeout, options.result, watch=attempts)
             return Answer(response.value, attempts.seconds)
         except ScoringError as error:
             return Answer(error=error)
@@ -344,4 +345,5 @@ def _import_connections() -> ModuleType:
     try:
         return import_module(".connections", __package__)
     except ImportError as error:
-        raise missing_extra("AsyncScoringClient moves its bytes with aiohttp", "async") from error
+        what = "AsyncScoringClient moves its bytes with aiohttp"
+        raise missing_package(what, install="'gpu-infer[async]'") from error

@@ -10,7 +10,15 @@ import numpy as np
 from ..errors import BadInputError
 from .codecs import plain_dtype
 
-__all__ = ["array_of", "bad_input", "bytes_of_array", "is_array_like", "is_number", "nested_list_to_array"]
+__all__ = [
+    "array_of",
+    "bad_input",
+    "bytes_of_array",
+    "holds_numbers",
+    "is_array_like",
+    "is_number",
+    "nested_list_to_array",
+]
 
 _NUMERIC_KINDS = "biufc"
 _TORCH_WITHOUT_NUMPY = ("bfloat16", "float8", "float4")
@@ -42,6 +50,11 @@ def is_number(x: object) -> bool:
     if isinstance(x, int | float | complex):
         return True
     return is_array_like(x) and not isinstance(x, bytes | str) and getattr(x, "ndim", None) == 0
+
+
+def holds_numbers(elements: Sequence[Any]) -> bool:
+    """Whether a list that is not empty is one array: of numbers, and of lists of them."""
+    return all(isinstance(element, list | tuple | range) or is_number(element) for element in elements)
 
 
 def array_of(x: Any, *, item: int | None = None) -> np.ndarray[Any, Any]:

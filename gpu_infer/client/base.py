@@ -39,7 +39,7 @@ from .protocol import (
 from .results import read_result
 from .retry import DEFAULT_RETRIES, DEFAULT_TIMEOUT, RetryPolicy, policy_of
 from .telemetry import observed
-from .timing import Timing
+from .timing import Timing, check_timeout
 
 __all__ = [
     "CONNECT_TIMEOUT",
@@ -63,9 +63,6 @@ CONNECT_TIMEOUT = 10.0
 
 MAX_ANSWER_BYTES = 1 << 30
 """1 GiB, unpacked; an answer beyond it is a mistake or an attack, and would fill the memory."""
-
-LONGEST_TIMEOUT = 10_000_000
-"""Seconds: about four months. The clocks of threads and sockets end somewhere beyond."""
 
 READ_SIZE = 1 << 18
 """Bytes read at once."""
@@ -118,7 +115,7 @@ class BaseClient:
             raise ValueError(f"codec must be one of {', '.join(get_args(Codec))} or None, not {codec!r}.")
         self._uri = check_uri(uri)
         self._base_vault = vault
-        self._timeout = _check_timeout(timeout)
+        self._timeout = check_timeout(timeout)
         self._policy = policy_of(retries)
         self._budget = RetryBudget(self._policy.budget)
         self._codec: Codec | None = codec
@@ -197,7 +194,7 @@ class BaseClient:
             watch: is told what came of each attempt, and how many seconds it took, in the thread or task that runs it.
         """
         if isinstance(payload, Tensors):
-            until = self._timing.clock() + (self._timeout if timeout is None else _check_timeout(timeout))
+            until = self._timing.clock() + (self._timeout if timeout is None else check_timeout(timeout))
 
             def ask(request: Request, *, seconds: float, scores: bool) -> Conversation:
                 id_, codec = request.headers["x-ms-client-request-id"], self._codec if scores else None
@@ -260,7 +257,7 @@ class BaseClient:
 
     def _seconds(self, timeout: float | None) -> float:
         """What a call may take: its own time-out, else the client's."""
-        return self._timeout if timeout is None else _check_timeout(timeout)
+        return self._timeout if timeout is None else check_timeout(timeout)
 
     def _is_local(self) -> bool:
         """Whether the service runs on this very machine, where no proxy of the environment may stand in between."""
@@ -301,15 +298,6 @@ class BaseClient:
 
 def _rebuild(kind: Callable[..., Any], uri: str, provider: object, options: dict[str, Any]) -> object:
     return kind(uri, provider, **options)
-
-
-def _check_timeout(timeout: float) -> float:
-    is_number = isinstance(cast("object", timeout), int | float) and not isinstance(timeout, bool)
-    if not is_number or not 0 < timeout <= LONGEST_TIMEOUT:
-        raise ValueError(
-            f"timeout must be a number of seconds, above 0 and up to {LONGEST_TIMEOUT:,}, not {timeout!r}."
-        )
-    return float(timeout)
 
 
 def ca_file() -> str | None:

@@ -17,7 +17,7 @@ from typing import Any, NoReturn, TypeAlias, cast
 import numpy as np
 
 from ..errors import BadInputError
-from .arrays import array_of, bad_input, bytes_of_array, is_array_like, is_number, nested_list_to_array
+from .arrays import array_of, bad_input, bytes_of_array, holds_numbers, is_array_like, is_number, nested_list_to_array
 from .codecs import (
     BYTES,
     JSON,
@@ -33,7 +33,7 @@ from .json_text import decode_json, encode_json
 from .messages import Codec, Payload
 from .pictures import scaled_file, scaled_picture
 
-__all__ = ["encode", "encode_items", "encodes_at_once", "read_items"]
+__all__ = ["encode", "encode_items", "encodes_at_once", "is_picture", "read_items"]
 
 _PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16"})
 """Modes of Pillow that PNG keeps without loss."""
@@ -154,11 +154,9 @@ def _items_of(x: Any, form: Form) -> list[Item] | None:
     elements = cast("Sequence[Any]", x)
     if not elements:
         return []
-    numbers = sum(is_number(element) for element in elements)
-    lists = sum(isinstance(element, list | tuple | range) for element in elements)
-    if numbers + lists == len(elements):
+    if holds_numbers(elements):
         return None
-    if numbers:
+    if any(map(is_number, elements)):
         _refuse_mixture(elements)
     return [_listed_item(element, index, form) for index, element in enumerate(elements)]
 
@@ -272,7 +270,7 @@ def _read_file(file: Any, form: Form) -> Blob:
     return _blob(content, form)
 
 
-def _is_picture(x: object) -> bool:
+def is_picture(x: object) -> bool:
     """Whether it is a PIL image. Who has one has imported Pillow, so that it need not be imported here."""
     pillow = sys.modules.get("PIL.Image")
     return pillow is not None and isinstance(x, pillow.Image)
@@ -331,7 +329,7 @@ _READERS: Sequence[tuple[Callable[[Any], bool], Callable[[Any, Form], Item]]] = 
     (_is(Mapping), lambda x, _: Document(_json(x))),
     (_is(list, tuple), lambda x, _: nested_list_to_array(x)),
     (_is(range), lambda x, _: nested_list_to_array(list(x))),
-    (_is_picture, _read_picture),
+    (is_picture, _read_picture),
     (is_array_like, lambda x, _: array_of(x)),
     (_is(int, float, complex), lambda x, _: nested_list_to_array(x)),
     (lambda x: callable(getattr(x, "read", None)), _read_file),

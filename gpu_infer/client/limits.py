@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from .arrays import bad_input
 
-__all__ = ["check_max_body", "known_limit", "refuse_too_large"]
+__all__ = ["check_max_body", "known_limit", "positive_or_none", "refuse_too_large"]
 
 AKS_ROUTER = 100 << 20
 """Bytes that the router of Azure ML on AKS takes (documented as 100 MB; counted generously)."""
@@ -22,9 +22,19 @@ def check_max_body(max_body: int | None) -> int | None:
     Raises:
         ValueError: no whole number above 0.
     """
-    if max_body is not None and (isinstance(max_body, bool) or not isinstance(max_body, int) or max_body < 1):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise ValueError(f"max_body must be a number of bytes above 0, or None, not {max_body!r}.")
-    return max_body
+    return positive_or_none("max_body", max_body, unit="bytes")
+
+
+def positive_or_none(name: str, value: int | None, *, unit: str) -> int | None:
+    """A number that a caller may set.
+
+    Raises:
+        ValueError: no whole number above 0.
+    """
+    # bool is an int, and True was surely meant as something else.
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ValueError(f"{name} must be a number of {unit} above 0, or None, not {value!r}.")
+    return value
 
 
 def known_limit(uri: str) -> int | None:

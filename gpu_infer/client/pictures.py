@@ -10,9 +10,10 @@ import io
 from importlib import import_module
 from typing import Any
 
-from ..errors import Finding, MissingDependencyError
 from .arrays import bad_input
 from .codecs import image_type
+from .extras import missing_package
+from .limits import positive_or_none
 
 __all__ = ["check_max_side", "scaled_file", "scaled_picture"]
 
@@ -34,10 +35,7 @@ def check_max_side(max_side: int | None) -> int | None:
     Raises:
         ValueError: no whole number above 0.
     """
-    # bool is an int, and True was surely meant as something else.
-    if max_side is not None and (isinstance(max_side, bool) or not isinstance(max_side, int) or max_side < 1):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise ValueError(f"max_side must be a number of pixels above 0, or None, not {max_side!r}.")
-    return max_side
+    return positive_or_none("max_side", max_side, unit="pixels")
 
 
 def scaled_file(data: bytes, max_side: int) -> bytes:
@@ -115,10 +113,4 @@ def _pillow() -> Any:
     try:
         return import_module("PIL.Image")
     except ImportError as error:
-        finding = Finding(
-            "error",
-            "missing-extra",
-            "max_side= scales pictures with Pillow, which is not installed.",
-            "Install it: pip install pillow",
-        )
-        raise MissingDependencyError([finding]) from error
+        raise missing_package("max_side= scales pictures with Pillow", install="pillow") from error

@@ -28,8 +28,8 @@ from .many.options import ManyOptions, MoreOptions, OnError, ShowProgress
 from .many.pieces import Answer, Attempts, Group
 from .many.results import ManyResults
 from .many.source import items_of, length_of
-from .messages import Codec, Failure, Outcome, Pause, ScoreResponse, Send
-from .protocol import Conversation, Report, new_request_id, score_request
+from .messages import Codec, Failure, Outcome, Pause, Payload, ScoreResponse, Send
+from .protocol import Conversation, Report, Watch, new_request_id, score_request
 from .repeated import Repeated
 from .results import Readable, check_result, read_response, uses_signature
 from .retry import DEFAULT_RETRIES, DEFAULT_TIMEOUT, RetryPolicy
@@ -140,11 +140,7 @@ class ScoringClient(BaseClient):
     ) -> ScoreResponse[Any]:
         """Score as :meth:`score` does, and return the result with device, batch size, waiting time and request id."""
         check_result(result)
-        payload = self._encode(x, one=False)
-        seconds = self._learner.admit(payload, self._seconds(timeout), ask=self._ask, clock=self._timing.clock)
-        response = self._run(self._score_conversation(payload, seconds))
-        if uses_signature(result):
-            self._learner.learn(seconds_left(seconds, response.elapsed), ask=self._ask, clock=self._timing.clock)
+        response = self._score(self._encode(x, one=False), timeout, result)
         return read_response(response, result, self._learner.signature)
 
     @overload
@@ -219,7 +215,6 @@ class ScoringClient(BaseClient):
                 fault fails alone, whatever others shared its request.
             CheckpointError: the checkpoint belongs to other items, or is in use.
         """
-        check_result(result)
         options = ManyOptions(
             concurrency=concurrency,
             ordered=ordered,
@@ -299,6 +294,27 @@ class ScoringClient(BaseClient):
     def _report(self, report: Report, timeout: float | None) -> dict[str, Any]:
         return report_of(self._run(self._report_conversation(report, timeout)))
 
+    def _score(
+        self,
+        payload: Payload,
+        timeout: float | None,
+        result: type[Any] | None,
+        *,
+        watch: Watch | None = None,
+        abandoned: threading.Event | None = None,
+    ) -> ScoreResponse[Any]:
+        """One request, after a look whether it fits, and with what is told of the service where ``result`` needs it.
+
+        With ``watch`` it is one of many, see ``Call.patient``.
+        """
+        clock = self._timing.clock
+        seconds = self._learner.admit(payload, self._seconds(timeout), ask=self._ask, clock=clock)
+        conversation = self._score_conversation(payload, seconds, patient=watch is not None, watch=watch)
+        response = self._run(conversation, abandoned)
+        if uses_signature(result):
+            self._learner.learn(seconds_left(seconds, response.elapsed), ask=self._ask, clock=clock)
+        return response
+
     def _run(self, conversation: Conversation, abandoned: threading.Event | None = None) -> ScoreResponse[Any]:
         """Carry out what the protocol orders, until it returns or raises."""
         token: Token | None = None
@@ -365,14 +381,10 @@ class ScoringClient(BaseClient):
         *,
         options: ManyOptions,
     ) -> Answer:
-        attempts, clock = Attempts(refused), self._timing.clock
+        attempts = Attempts(refused)
         try:
             payload = self._encode_group(group.items)
-            seconds = self._learner.admit(payload, self._seconds(options.timeout), ask=self._ask, clock=clock)
-            conversation = self._score_conversation(payload, seconds, patient=True, watch=attempts)
-            response = self._run(conversation, abandoned)
-            if uses_signature(options.result):
-                self._learner.learn(seconds_left(seconds, response.elapsed), ask=self._ask, clock=clock)
+            response = self._score(payload, options.timeout, options.result, watch=attempts, abandoned=abandoned)
             return Answer(response.value, attempts.seconds)
         except ScoringError as error:
             return Answer(error=error)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +10,8 @@ from typing import Any, Literal, TypeAlias, TypedDict, cast
 
 import numpy as np
 
+from ..results import check_result
+from ..timing import check_timeout
 from .progress import Progress
 
 __all__ = ["MAX_CONCURRENCY", "START_CONCURRENCY", "ManyOptions", "MoreOptions", "OnError", "ShowProgress"]
@@ -47,7 +48,7 @@ class ManyOptions:
 
     Raises:
         ValueError: a number, or a way to treat errors, that there is not.
-        TypeError: ``progress`` is nothing that can report.
+        TypeError: ``progress`` is nothing that can report, or ``result`` nothing that can be read.
     """
 
     concurrency: int | None = None
@@ -61,15 +62,15 @@ class ManyOptions:
     checkpoint: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
+        check_result(self.result)
         if self.concurrency is not None and not (_is_whole(self.concurrency) and self.concurrency <= MAX_CONCURRENCY):
             raise ValueError(
                 f"concurrency must be a whole number from 1 to {MAX_CONCURRENCY}, not {self.concurrency!r}."
             )
         if self.on_error not in ("raise", "return"):
             raise ValueError(f"on_error must be 'raise' or 'return', not {self.on_error!r}.")
-        timeout = self.timeout
-        if timeout is not None and (isinstance(timeout, bool) or not (timeout > 0 and math.isfinite(timeout))):
-            raise ValueError(f"timeout must be a number of seconds above 0, not {timeout!r}.")
+        if self.timeout is not None:
+            check_timeout(self.timeout)
         if self.items_per_request is not None and not _is_whole(self.items_per_request):
             raise ValueError(f"items_per_request must be a whole number from 1, not {self.items_per_request!r}.")
         if not 0 <= self.hedge <= MAX_HEDGE:

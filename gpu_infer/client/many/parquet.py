@@ -11,7 +11,7 @@ from typing import Any, Self, cast
 
 import numpy as np
 
-from ..extras import missing_extra
+from ..extras import missing_package
 from .flight import Result
 
 __all__ = ["ParquetWriter"]
@@ -37,7 +37,7 @@ class ParquetWriter:
             self._arrow: Any = import_module("pyarrow")
             import_module("pyarrow.parquet")
         except ImportError as error:
-            raise missing_extra("Parquet files are written with pyarrow", "parquet") from error
+            raise missing_package("Parquet files are written with pyarrow", install="'gpu-infer[parquet]'") from error
         self._path = Path(path)
         if not self._path.parent.is_dir():
             raise FileNotFoundError(f"There is no folder {str(self._path.parent)!r} to write {self._path.name!r} to.")

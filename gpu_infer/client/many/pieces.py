@@ -14,9 +14,10 @@ import numpy as np
 
 from ...errors import ScoringError
 from ..answers import problem_of
-from ..arrays import array_of, is_array_like, is_number, nested_list_to_array
+from ..arrays import array_of, holds_numbers, is_array_like, nested_list_to_array
 from ..codecs import NPY_MAGIC
 from ..failures import chain_of
+from ..inputs import is_picture
 from ..json_text import encode_json
 from ..messages import Outcome
 
@@ -122,8 +123,8 @@ def piece_of(index: int, item: Any, *, own: bool = False, digest: bool = True) -
     given = item
     if isinstance(item, list | tuple | range):
         numbers = list(cast("Sequence[Any]", item))
-        item = nested_list_to_array(numbers) if _is_numbers(numbers) else numbers
-    elif is_array_like(item) and not _is_picture(item):
+        item = nested_list_to_array(numbers) if numbers and holds_numbers(numbers) else numbers
+    elif is_array_like(item) and not is_picture(item):
         item = array_of(item)
     elif isinstance(item, int | float | complex):
         item = np.asarray(item)
@@ -143,7 +144,7 @@ def piece_of(index: int, item: Any, *, own: bool = False, digest: bool = True) -
     if isinstance(item, str | Path):
         kind = None if Path(item).suffix.lower() in (".npy", ".json") else ("file",)
         return Piece(index, item, kind, FILE_BYTES, crc)
-    return Piece(index, item, ("file",) if _is_picture(item) else None, FILE_BYTES, crc)
+    return Piece(index, item, ("file",) if is_picture(item) else None, FILE_BYTES, crc)
 
 
 def _owned(item: Any) -> Any:
@@ -157,17 +158,9 @@ def _owned(item: Any) -> Any:
     if isinstance(item, list):
         return [_owned(value) for value in cast("list[Any]", item)]
     # One that still is its file is left to be read from there; the frames of a film are one object.
-    if _is_picture(item) and (getattr(item, "is_animated", False) or getattr(item, "fp", None) is None):
+    if is_picture(item) and (getattr(item, "is_animated", False) or getattr(item, "fp", None) is None):
         return item.copy()
     return item
-
-
-def _is_numbers(items: Sequence[Any]) -> bool:
-    return bool(items) and all(is_number(one) or isinstance(one, list | tuple | range) for one in items)
-
-
-def _is_picture(item: Any) -> bool:
-    return hasattr(item, "mode") and hasattr(item, "getbands")
 
 
 def _digest(item: Any) -> int:

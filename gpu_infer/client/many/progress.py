@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..extras import missing_extra
+from ..extras import missing_package
 
 if TYPE_CHECKING:
     import rich.progress
@@ -107,7 +107,7 @@ class Bar:
             from rich import progress
             from rich.console import Console
         except ImportError as error:
-            raise missing_extra("progress=True draws its bar with Rich", "cli") from error
+            raise missing_package("progress=True draws its bar with Rich", install="'gpu-infer[cli]'") from error
         console = Console(stderr=True)
         self._live: rich.progress.Progress = progress.Progress(
             progress.TextColumn("{task.description}"),

@@ -12,7 +12,7 @@ import numpy as np
 from ...errors import BadInputError
 from ..arrays import array_of, is_array_like
 
-__all__ = ["IMAGE_SUFFIXES", "holds_items", "items_of", "length_of"]
+__all__ = ["IMAGE_SUFFIXES", "holds_items", "images_in", "items_of", "length_of"]
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 
@@ -37,8 +37,13 @@ def items_of(items: Any) -> Any:
     return array_of(items) if is_array_like(items) and hasattr(items, "columns") else items
 
 
+def images_in(folder: Path) -> list[Path]:
+    """The images in a folder itself, by name."""
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+
+
 def _images(folder: Path) -> list[Path]:
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    found = images_in(folder)
     if not found:
         raise BadInputError(
             f"There are no images in the folder {str(folder)!r} itself; for those in its folders, or other files, pass "
