@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from gpu_infer.deployment import attach, deploy, plan, services
     from gpu_infer.plans import Plan
     from gpu_infer.service import Service
-    from gpu_infer.spec import Batching, Cluster
+    from gpu_infer.spec import Batching, Cluster, Rollout
     from gpu_infer.targets.aks import build_inference_config, provision_cluster
     from gpu_infer.teardown import Leftover, leftovers, sweep
 
@@ -31,6 +31,7 @@ __all__ = [
     "Cluster",
     "Leftover",
     "Plan",
+    "Rollout",
     "ScoringClient",
     "Service",
     "__version__",
@@ -52,6 +53,7 @@ _HOMES = {
     "Cluster": "spec",
     "Leftover": "teardown",
     "Plan": "plans",
+    "Rollout": "spec",
     "ScoringClient": "client",
     "Service": "service",
     "attach": "deployment",

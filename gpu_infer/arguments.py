@@ -111,7 +111,7 @@ def _only_here(name: str, workspace: Any) -> bool:
     """Whether a text that may be both names a path of this machine, and no registered model."""
     if not Path(name).exists():
         return False
-    from gpu_infer.targets.aks import is_registered
+    from gpu_infer.targets.choice import is_registered
 
     return not is_registered(workspace, name)
 

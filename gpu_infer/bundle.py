@@ -9,7 +9,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,20 @@ from gpu_infer.serving.labels import LABELS_FILE, check_labels, read_labels
 from gpu_infer.sources import local_imports
 from gpu_infer.spec import ServiceSpec
 
-__all__ = ["TEMPLATES", "Bundle", "Template", "build_bundle", "hook_files", "labels_in", "load_template", "model_files"]
+__all__ = [
+    "APP_ROOT",
+    "TEMPLATES",
+    "Bundle",
+    "Template",
+    "azure_environment",
+    "bare_template",
+    "build_bundle",
+    "hook_files",
+    "labels_in",
+    "load_template",
+    "model_files",
+    "requests_at_once",
+]
 
 TEMPLATES = ("tensorflow", "torch", "onnx")
 FRAMEWORK_TEMPLATES = {"tensorflow": "tensorflow", "torch": "torch", "onnxruntime": "onnx"}
@@ -34,6 +47,9 @@ GUNICORN = (
     "--worker-connections 1000 --threads 160 --keep-alive 75"
 )
 """For gunicorn: see ``serving/_gunicorn_worker.py``. The threads are for an image without gevent."""
+
+APP_ROOT = "/var/azureml-app"
+"""Where a container of Azure ML has the source folder; ``DOCKER_IMAGE_APP_ROOT_DIR`` of azureml-core."""
 
 _NEVER_MS = 24 * 3600 * 1000
 """The stock server's time-out is an alarm signal, one for all requests of a process. Ours has deadlines."""
@@ -86,6 +102,14 @@ def load_template(name: str) -> Template:
     defaults: dict[str, Any] = json.loads((folder / "defaults.json").read_text("utf-8"))
     conda = (folder / "conda.yml").read_text("utf-8")
     return Template(name, conda, defaults["base_image"], defaults["extra"], defaults["import_name"])
+
+
+def bare_template() -> Template:
+    """What an entry script with a conda file of its own runs on: the image of all templates, and nothing else of them.
+
+    Without a base image the SDK would leave the choice to Azure, and what that takes has no CUDA.
+    """
+    return replace(load_template(TEMPLATES[0]), name="", conda="")
 
 
 def hook_files(hook: str) -> list[tuple[Path, str]]:
@@ -162,6 +186,29 @@ def container_environment(spec: ServiceSpec) -> dict[str, str]:
         "TF_FORCE_GPU_ALLOW_GROWTH": "true",
         **spec.environment_variables,
     }
+
+
+def azure_environment(bundle: Bundle) -> dict[str, str]:
+    """The variables of a bundle in a container of Azure ML.
+
+    Gunicorn is told a class of the bundle's by name, and looks for it before the server has put it on the path.
+    """
+    arguments = bundle.environment.get("GUNICORN_CMD_ARGS", "")
+    if "gpu_infer_serving" not in arguments or "--pythonpath" in arguments:
+        return dict(bundle.environment)
+    path = f"{APP_ROOT}/{bundle.folder.name},{APP_ROOT}"
+    return {**bundle.environment, "GUNICORN_CMD_ARGS": f"{arguments} --pythonpath {path}"}
+
+
+def requests_at_once(spec: ServiceSpec) -> int:
+    """Requests that a router may send to one replica at once.
+
+    Azure's default of 1 suits the stock server's one thread. Ours makes batches of what comes together, so it gets two
+    batches per worker: one on the device, one that fills meanwhile.
+    """
+    if spec.entry_script is not None:
+        return spec.scale.workers
+    return spec.scale.workers * (2 * spec.batching.max_batch if spec.batching.enabled else 8)
 
 
 def _by_name(piece: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any, Literal, overload
 
 from gpu_infer.arguments import Hook, spec_from
 from gpu_infer.bundle import Template, load_template
-from gpu_infer.errors import Finding, GpuInferError, MissingDependencyError, PreflightError, UnsupportedError
+from gpu_infer.errors import Finding, GpuInferError, MissingDependencyError, PreflightError
 from gpu_infer.plans import Plan
 from gpu_infer.progress import Event, emit
 from gpu_infer.service import Service, service_from
@@ -21,12 +21,13 @@ from gpu_infer.smoke import run_smoke_test
 from gpu_infer.spec import (
     Batching,
     Cluster,
+    Rollout,
     ServiceSpec,
     TargetName,
     seconds_of,
 )
 from gpu_infer.targets.base import Deployment, Target
-from gpu_infer.targets.local import LocalTarget
+from gpu_infer.targets.choice import local_copy, target_for
 
 __all__ = ["attach", "deploy", "plan", "services"]
 
@@ -165,7 +166,7 @@ def deploy(  # pyright: ignore[reportInconsistentOverload] - the first overload 
     arguments = {key: value for key, value in locals().items() if key not in ("wait", "dry_run")}
     if dry_run:
         return plan(**arguments)
-    on = _target_for(target, workspace)
+    on = target_for(target, workspace)
     made = on.plan(_spec_of(on, arguments))
     if made.errors:
         _raise_findings(made.findings)
@@ -207,7 +208,7 @@ def plan(model: str | Path | Any, workspace: Any = None, **arguments: Any) -> Pl
         if key not in ("model", "workspace", "wait", "dry_run")
     }
     given = {**defaults, **arguments}
-    on = _target_for(given["target"], workspace)
+    on = target_for(given["target"], workspace)
     return on.plan(_spec_of(on, {"model": model, "workspace": workspace, **given}))
 
 
@@ -217,7 +218,7 @@ def attach(name: str, workspace: Any = None) -> Service:
     Raises:
         ServiceNotFoundError: there is none of that name.
     """
-    on = _target_for(None, workspace)
+    on = target_for(None, workspace)
     return service_from(on.find(name), on, attached=True)
 
 
@@ -227,7 +228,7 @@ def services(workspace: Any = None) -> list[Service]:
     Returns:
         their handles. What is paid for is the cluster: its price stands at the first service on it, 0 at the others.
     """
-    on = _target_for(None, workspace)
+    on = target_for(None, workspace)
     found: list[Service] = []
     for deployment in on.services():
         paid = any(one.cluster == deployment.cluster and one.price_per_hour for one in found)
@@ -255,47 +256,6 @@ _FIXED = {
 """What ``update()`` does not take, and why."""
 
 
-@functools.cache
-def _local() -> LocalTarget:
-    return LocalTarget()
-
-
-def _target_for(name: TargetName | None, workspace: Any) -> Target:
-    """The target that the arguments ask for. Kinds of workspace are told apart without importing an SDK."""
-    if name not in (None, "local", "aks", "online"):
-        message = f"target={name!r} is not one of 'local', 'aks' and 'online'."
-        raise ValueError(message)
-    implied = _implied_target(workspace)
-    wanted = name or implied
-    if wanted == "local":
-        return _local()
-    if wanted != implied:
-        needed = {"aks": "an azureml.core.Workspace", "online": "an azure.ai.ml.MLClient"}[wanted]
-        message = f"target={wanted!r} needs {needed} as second argument."
-        raise UnsupportedError(message)
-    if wanted == "online":
-        message = (
-            "Online endpoints through azure.ai.ml are not part of this version. Hand in an azureml.core.Workspace to "
-            "deploy to AKS, or nothing to run the same bundle on this machine."
-        )
-        raise UnsupportedError(message)
-    from gpu_infer.targets.aks import AksTarget
-
-    return AksTarget(workspace)
-
-
-def _implied_target(workspace: Any) -> TargetName:
-    if workspace is None:
-        return "local"
-    homes = {base.__module__.partition(".")[0] + "." + base.__name__ for base in type(workspace).__mro__}
-    if "azureml.Workspace" in homes:
-        return "aks"
-    if "azure.MLClient" in homes:
-        return "online"
-    message = f"workspace is an azureml.core.Workspace or an azure.ai.ml.MLClient, got {type(workspace).__name__}."
-    raise TypeError(message)
-
-
 def _spec_of(on: Target, arguments: Mapping[str, Any]) -> ServiceSpec:
     """The spec that the arguments of ``deploy()`` ask for on a target."""
     rest = {key: value for key, value in arguments.items() if key not in ("model", "workspace", "target", "smoke_test")}
@@ -306,8 +266,6 @@ def _spec_of(on: Target, arguments: Mapping[str, Any]) -> ServiceSpec:
 def _on_this_machine(spec: ServiceSpec, workspace: Any) -> ServiceSpec:
     """The spec as the local target takes it: a registered model is downloaded."""
     if spec.model.path is None and workspace is not None:
-        from gpu_infer.targets.aks import local_copy
-
         spec = replace(spec, model=local_copy(workspace, spec.model))
     return replace(spec, target="local")
 
@@ -328,7 +286,16 @@ def _start(on: Target, made: Plan, *, unnamed: bool) -> Deployment:
     raise AssertionError("the count never ends")
 
 
-def _redeploy(on: Target, name: str, arguments: dict[str, Any], model: Any = None, /, **changes: Any) -> Deployment:
+def _redeploy(
+    on: Target,
+    name: str,
+    arguments: dict[str, Any],
+    model: Any = None,
+    /,
+    *,
+    rollout: Rollout | None = None,
+    **changes: Any,
+) -> Deployment:
     """``Service.update``: the arguments of the first deployment, with the changes."""
     unknown = sorted(set(changes) - set(arguments))
     if unknown:
@@ -345,7 +312,7 @@ def _redeploy(on: Target, name: str, arguments: dict[str, Any], model: Any = Non
     made = on.plan(_spec_of(on, {**merged, "overwrite": True}))  # its name is taken, by itself
     if made.errors:
         _raise_findings(made.findings)
-    deployment = on.update(name, made.spec, _template_of(made))
+    deployment = on.update(name, made.spec, _template_of(made), rollout=rollout)
     arguments.update(_with_model(merged, deployment))
     return deployment
 
@@ -364,6 +331,9 @@ def _raise_findings(findings: tuple[Finding, ...]) -> None:
 def _remove_failed(service: Service, deployment: Deployment, error: BaseException) -> None:
     """Remove a service that did not get healthy, and the cluster made for it; the error tells what could not be."""
     try:
-        service.delete(cluster=deployment.cluster_created)
+        if deployment.give_up is not None:
+            deployment.give_up()
+        else:
+            service.delete(cluster=deployment.cluster_created)
     except GpuInferError as problem:
         error.add_note(f"Something is left and may be billed; gpu_infer.sweep(workspace) removes it: {problem}")

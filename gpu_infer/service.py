@@ -20,7 +20,7 @@ from gpu_infer.errors import (
     WorkspaceError,
 )
 from gpu_infer.notebook import html_table
-from gpu_infer.spec import Scale, seconds_of
+from gpu_infer.spec import Rollout, Scale, seconds_of
 from gpu_infer.targets.base import Deployment, Target
 
 if TYPE_CHECKING:
@@ -41,10 +41,10 @@ class Service:
 
     Attributes:
         name: of the service.
-        state: ``Starting``, ``Healthy``, ``Unhealthy``, ``Failed`` or ``Deleted``, as last seen; ``refresh()`` looks
-            again, ``wait()`` waits for ``Healthy``.
+        state: ``Starting``, ``Healthy``, ``Unhealthy``, ``Failed``, ``Parked`` or ``Deleted``, as last seen;
+            ``refresh()`` looks again, ``wait()`` waits for ``Healthy``.
         scoring_uri: where requests go.
-        target: ``local`` or ``aks``.
+        target: ``local``, ``aks`` or ``online``.
         price_per_hour: US dollars while it exists, of the cluster below it; 0 on the local target. Among those that
             ``gpu_infer.services()`` gives, the first of each cluster has it, so that their sum is right.
         cluster: name of the cluster below it, empty on the local target.
@@ -163,11 +163,12 @@ class Service:
 
     # --- changing -----------------------------------------------------------------------------------------------------
 
-    def update(self, model: Any = None, **changes: Any) -> Self:
+    def update(self, model: Any = None, *, rollout: Rollout | None = None, **changes: Any) -> Self:
         """Serve another model, or with other settings, under the same name and address.
 
         Args:
             model: as for ``deploy()``; the present one where ``None``.
+            rollout: how the new deployment of an online endpoint takes over; ``Rollout()`` where ``None``.
             changes: arguments of ``deploy()`` to change: ``output``, ``preprocess``, ``batching``, ``timeout``, ...
 
         Raises:
@@ -181,7 +182,7 @@ class Service:
             raise UnsupportedError(message)
         self._close_clients()  # an open connection would hold the old server up
         redeploy = self._redeploy
-        return self._changed(lambda: redeploy(model, **changes))
+        return self._changed(lambda: redeploy(model, rollout=rollout, **changes))
 
     def scale(self, *, replicas: int | tuple[int, int] | None = None, workers: int | None = None) -> Self:
         """Change how many copies serve: containers, or worker processes in each.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -17,6 +18,7 @@ __all__ = [
     "ModelRef",
     "Purpose",
     "Resources",
+    "Rollout",
     "Scale",
     "ServiceSpec",
     "TargetName",
@@ -49,6 +51,9 @@ DEFAULT_TTL = 8 * 3600.0
 DEFAULT_CPU_CORES = 2.0
 DEFAULT_MEMORY_GB = 4.0
 """What a replica on Azure gets, as in the tutorials: the SDK's own 0.1 cores and 0.5 GB hold no framework."""
+
+MOST_MIRRORED = 50
+"""Per cent of an endpoint's requests that Azure ML mirrors at most (documentation of safe rollout)."""
 
 SERVICE_NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 """What Azure ML accepts as the name of a web service (azureml-core 1.61, ``webservice_name_validation``)."""
@@ -158,7 +163,7 @@ class Resources:
         gpus: whole GPUs.
         cpu_cores: cores, ``DEFAULT_CPU_CORES`` where ``None``.
         memory_gb: GB, ``DEFAULT_MEMORY_GB`` where ``None``.
-        vm_size: of the machines.
+        vm_size: of the machines; on an online endpoint of Kubernetes, the name of its instance type.
 
     Raises:
         ValueError: a part of a GPU, or nothing of the rest.
@@ -241,6 +246,39 @@ class Batching:
 
 
 @dataclass(frozen=True, slots=True)
+class Rollout:
+    """How a new deployment of an online endpoint takes the place of the old one, and when it must not.
+
+    Args:
+        golden: items that the new one has to answer: before it gets any traffic, and after each step. Without any, one
+            is made up from what the model takes; an entry script of the user's is then only watched.
+        steps: per cent of the requests that it gets, rising to 100.
+        pause: seconds that each step lasts, and that the old one gets at the end for the requests it still works on.
+        mirror: per cent of the requests that it gets a copy of, before the first step; managed endpoints only.
+
+    Raises:
+        ValueError: steps that do not rise to 100, or no share or pause.
+    """
+
+    golden: tuple[Any, ...] = field(default=(), repr=False)
+    steps: tuple[int, ...] = (10, 50, 100)
+    pause: float = 10.0
+    mirror: int = 0
+
+    def __post_init__(self) -> None:
+        rising = all(low < high for low, high in itertools.pairwise(self.steps))
+        if not self.steps or not rising or self.steps[0] < 1 or self.steps[-1] != 100:
+            msg = f"steps rise from 1 or more to 100 per cent, got {self.steps!r}."
+            raise ValueError(msg)
+        if not 0 <= self.pause < _LONGEST:
+            msg = f"pause is a number of seconds, got {self.pause!r}."
+            raise ValueError(msg)
+        if not 0 <= self.mirror <= MOST_MIRRORED:
+            msg = f"mirror is from 0 to {MOST_MIRRORED} per cent, as much as Azure copies, got {self.mirror!r}."
+            raise ValueError(msg)
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceSpec:
     """One service to deploy: the arguments of ``deploy()``, checked and in their types.
 
@@ -260,6 +298,7 @@ class ServiceSpec:
         auth: who may score on Azure: who has a key, or a token of Azure ML.
         tags, properties: for the service on Azure.
         replace_retired: whether the successor of a retired VM size is taken.
+        load_seconds: how long the model takes to load and warm up, where that was measured; probes wait for it.
     """
 
     name: str
@@ -285,6 +324,7 @@ class ServiceSpec:
     tags: Mapping[str, str] = field(default_factory=dict[str, str])
     properties: Mapping[str, str] = field(default_factory=dict[str, str])
     replace_retired: bool = True
+    load_seconds: float | None = None
 
     def __post_init__(self) -> None:
         if self.auth not in ("key", "token"):

@@ -16,7 +16,7 @@ from gpu_infer.spec import seconds_of
 
 if TYPE_CHECKING:
     from gpu_infer.service import Service
-    from gpu_infer.targets.aks import AksTarget
+    from gpu_infer.targets.base import CloudTarget
 
 __all__ = ["Leftover", "TakenDown", "leftovers", "sweep", "take_down"]
 
@@ -29,7 +29,7 @@ class Leftover:
     """Something that this library has created and that may be billed.
 
     Args:
-        kind: ``cluster`` or ``service``.
+        kind: ``cluster``, ``service``, or ``deployment`` of an online endpoint, named after both.
         name: of it.
         workspace: ``subscription/resource group/name``.
         state: as Azure calls it; ``absent`` where Azure does not have it yet, ``unknown`` where it was not asked.
@@ -127,7 +127,7 @@ def leftovers(workspace: Any = None) -> list[Leftover]:
         WorkspaceError: the workspace refused or did not answer.
     """
     if workspace is None:
-        from gpu_infer.targets.aks import records
+        from gpu_infer.targets import records
 
         return [_leftover(entry, "unknown") for entry in records.entries()]
     return _find(_target(workspace))
@@ -248,7 +248,7 @@ def take_down(
 # --- inside -----------------------------------------------------------------------------------------------------------
 
 
-def _clusters(target: AksTarget | None, services: Sequence[str] | None) -> list[Leftover]:
+def _clusters(target: CloudTarget | None, services: Sequence[str] | None) -> list[Leftover]:
     """The clusters that are there and have, or had, one of these services; any service where ``None``."""
     if target is None:
         return []
@@ -261,15 +261,15 @@ def _clusters(target: AksTarget | None, services: Sequence[str] | None) -> list[
     return found
 
 
-def _target(workspace: Any) -> AksTarget:
-    from gpu_infer.targets.aks import AksTarget
+def _target(workspace: Any) -> CloudTarget:
+    from gpu_infer.targets.choice import cloud_target
 
-    return AksTarget(workspace)
+    return cloud_target(workspace)
 
 
-def _find(target: AksTarget) -> list[Leftover]:
+def _find(target: CloudTarget) -> list[Leftover]:
     """What the ledger has, looked up, and what only the tags tell of."""
-    from gpu_infer.targets.aks import records
+    from gpu_infer.targets import records
 
     found = [_leftover(entry, target.state_of(entry)) for entry in target.entries()]
     known = {(one.kind, one.name) for one in found}
@@ -278,18 +278,19 @@ def _find(target: AksTarget) -> list[Leftover]:
     gone = [one for one in found if _is_gone(one)]
     for one in gone:
         records.forget(one.entry)
-    return sorted((one for one in found if one not in gone), key=lambda one: (one.kind != records.SERVICE, one.created))
+    return sorted((one for one in found if one not in gone), key=lambda one: records.removal_order(one.entry))
 
 
 def _leftover(entry: Entry, state: str) -> Leftover:
-    from gpu_infer.targets.aks import records
+    from gpu_infer.targets import records
 
     details = entry.details
-    priced = entry.kind == records.CLUSTER and not details["attached"] and state != "absent"
+    billed = entry.kind == records.DEPLOYMENT or (entry.kind == records.CLUSTER and not details["attached"])
+    priced = billed and state != "absent"
     return Leftover(
         kind=entry.kind,
         name=entry.name,
-        workspace=entry.target.removeprefix("aks:"),
+        workspace=entry.target.partition(":")[2],
         state=state,
         price_per_hour=records.cluster_price(details["vm_size"], details["nodes"]) if priced else 0.0,
         created=entry.created,

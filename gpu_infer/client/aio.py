@@ -53,6 +53,7 @@ class AsyncScoringClient(BaseClient):
         max_side: the same, in pixels; pictures are scaled in a thread.
         max_body: the same, in bytes.
         ours: the same.
+        deployment: the same.
 
     Raises:
         MissingDependencyError: aiohttp is not installed.
@@ -71,6 +72,7 @@ class AsyncScoringClient(BaseClient):
         max_side: int | None = None,
         max_body: int | None = None,
         ours: bool | None = None,
+        deployment: str | None = None,
     ) -> None:
         sealed = Sealed(credential)
         del credential  # tools that report errors show variables
@@ -78,7 +80,14 @@ class AsyncScoringClient(BaseClient):
         self._proxy: str | None = None
         self._vault = TaskVault(sealed)
         super().__init__(
-            uri, self._vault, timeout=timeout, retries=retries, codec=codec, max_side=max_side, max_body=max_body
+            uri,
+            self._vault,
+            timeout=timeout,
+            retries=retries,
+            codec=codec,
+            max_side=max_side,
+            max_body=max_body,
+            deployment=deployment,
         )
         self._learner = self._with(TaskLearner(ours=ours))
         self._sleep: Callable[[float], Awaitable[object]] = asyncio.sleep

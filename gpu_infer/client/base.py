@@ -30,6 +30,7 @@ from .protocol import (
     Conversation,
     Report,
     Watch,
+    check_deployment,
     check_uri,
     converse,
     new_request_id,
@@ -110,6 +111,7 @@ class BaseClient:
         codec: Codec | None = None,
         max_side: int | None = None,
         max_body: int | None = None,
+        deployment: str | None = None,
     ) -> None:
         if codec is not None and codec not in get_args(Codec):
             raise ValueError(f"codec must be one of {', '.join(get_args(Codec))} or None, not {codec!r}.")
@@ -121,6 +123,7 @@ class BaseClient:
         self._codec: Codec | None = codec
         self._max_side = check_max_side(max_side)
         self._max_body = check_max_body(max_body)
+        self._deployment = check_deployment(deployment)
         self._known_limit = known_limit(self._uri)
         self._kserve = KServe(self._uri, self._check_size)
         self._timing = Timing()
@@ -147,6 +150,7 @@ class BaseClient:
     def __reduce__(self) -> tuple[Any, ...]:
         options = {"timeout": self._timeout, "retries": self._policy, "codec": self._codec}
         options |= {"max_side": self._max_side, "max_body": self._max_body, "ours": self._base_learner.ours}
+        options |= {"deployment": self._deployment}
         return (_rebuild, (type(self), self._uri, self._base_vault.portable(), options))
 
     def _with(self, learner: AnyLearner) -> AnyLearner:
@@ -223,6 +227,8 @@ class BaseClient:
         pure: bool,
         patient: bool,
     ) -> Call:
+        if self._deployment is not None:
+            request = replace(request, headers={**request.headers, "azureml-model-deployment": self._deployment})
         return Call(
             request=request,
             request_id=request_id,

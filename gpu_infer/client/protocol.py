@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import uuid
 from collections.abc import Callable, Generator
 from dataclasses import replace
@@ -28,6 +29,7 @@ __all__ = [
     "Conversation",
     "Report",
     "Watch",
+    "check_deployment",
     "check_uri",
     "converse",
     "finite_number",
@@ -35,6 +37,8 @@ __all__ = [
     "report_request",
     "score_request",
 ]
+
+_DEPLOYMENT = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,62}")
 
 _log = logging.getLogger("gpu_infer.client")
 
@@ -57,6 +61,17 @@ BUDGET_SPENT = (
 
 
 Conversation: TypeAlias = Generator[Send | Pause, Outcome | None, ScoreResponse[Any]]
+
+
+def check_deployment(name: str | None) -> str | None:
+    """The name of a deployment, which travels in a header.
+
+    Raises:
+        ValueError: no name that Azure ML gives to one.
+    """
+    if name is not None and not _DEPLOYMENT.fullmatch(name):
+        raise ValueError(f"deployment is the name of one, of letters, digits and dashes, not {name!r}.")
+    return name
 
 
 def check_uri(uri: str) -> str:

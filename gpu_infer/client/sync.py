@@ -59,6 +59,7 @@ class ScoringClient(BaseClient):
             on AKS counts for its addresses, and none for others.
         ours: whether ``gpu_infer`` built the service, which then tells what it takes: inputs are checked before they
             are sent, and classes have labels. ``None`` finds out from its answers; ``False`` never asks.
+        deployment: of an online endpoint, which is asked whatever its traffic says.
 
     Raises:
         TypeError: a credential of another type.
@@ -81,12 +82,20 @@ class ScoringClient(BaseClient):
         max_side: int | None = None,
         max_body: int | None = None,
         ours: bool | None = None,
+        deployment: str | None = None,
     ) -> None:
         sealed = Sealed(credential)
         del credential  # tools that report errors show variables
         self._vault = ThreadVault(sealed)
         super().__init__(
-            uri, self._vault, timeout=timeout, retries=retries, codec=codec, max_side=max_side, max_body=max_body
+            uri,
+            self._vault,
+            timeout=timeout,
+            retries=retries,
+            codec=codec,
+            max_side=max_side,
+            max_body=max_body,
+            deployment=deployment,
         )
         self._learner = self._with(ThreadLearner(ours=ours))
         self._closed = threading.Event()

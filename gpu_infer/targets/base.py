@@ -8,15 +8,18 @@ from typing import Any, Literal, Protocol
 
 from gpu_infer.bundle import Template
 from gpu_infer.client.tokens import Provider
+from gpu_infer.errors import UnsupportedError
+from gpu_infer.ledger import Entry
 from gpu_infer.plans import Plan
-from gpu_infer.spec import ModelRef, ServiceSpec
+from gpu_infer.spec import ModelRef, Rollout, ServiceSpec
 
-__all__ = ["DEFAULT_WAIT", "Deployment", "State", "Target"]
+__all__ = ["DEFAULT_WAIT", "CloudTarget", "Deployment", "State", "Target", "refuse_rollout"]
 
 DEFAULT_WAIT = 600.0
 """Seconds that a service gets to become healthy: a large model on a slow disk takes minutes."""
 
-State = Literal["Starting", "Healthy", "Unhealthy", "Failed", "Deleted"]
+State = Literal["Starting", "Healthy", "Unhealthy", "Failed", "Parked", "Deleted"]
+"""``Parked``: an online endpoint without a deployment, so that nothing is billed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +28,7 @@ class Deployment:
 
     Args:
         name: of the service.
-        state: ``Starting``, ``Healthy``, ``Unhealthy``, ``Failed`` or ``Deleted``.
+        state: ``Starting``, ``Healthy``, ``Unhealthy``, ``Failed``, ``Parked`` or ``Deleted``.
         scoring_uri: where requests go.
         price_per_hour: US dollars of the cluster below it, 0 for what costs nothing.
         cluster: name of the cluster below it, empty where there is none.
@@ -40,6 +43,8 @@ class Deployment:
         model_ref: the registered model that it serves, ``None`` where models are not registered.
         hand_over: to be called when the caller is about to get it: until then it counts as half made, and is removed
             by the next ``sweep()`` where this process ends. ``None`` where that does not matter.
+        give_up: to be called where it does not get healthy: removes what this call has made, and leaves what was
+            there before. ``None`` where that is the whole service.
         raw: what the target itself has on it.
     """
 
@@ -58,6 +63,7 @@ class Deployment:
     cluster_created: bool = False
     model_ref: ModelRef | None = None
     hand_over: Callable[[], None] | None = field(default=None, repr=False)
+    give_up: Callable[[], None] | None = field(default=None, repr=False)
     raw: Any = field(default=None, repr=False)
 
 
@@ -96,8 +102,14 @@ class Target(Protocol):
         """All services there."""
         ...
 
-    def update(self, name: str, spec: ServiceSpec, template: Template | None) -> Deployment:
-        """Serve another model or other settings under the same name and URI."""
+    def update(
+        self, name: str, spec: ServiceSpec, template: Template | None, *, rollout: Rollout | None = None
+    ) -> Deployment:
+        """Serve another model or other settings under the same name and URI.
+
+        Raises:
+            UnsupportedError: a ``rollout`` where one deployment cannot run beside another.
+        """
         ...
 
     def logs(self, name: str) -> str:
@@ -130,3 +142,38 @@ class Target(Protocol):
             created: remove only the service created then, not one that has its name by now.
         """
         ...
+
+
+class CloudTarget(Target, Protocol):
+    """A place where what runs is billed: what has been made there can be found again, and removed."""
+
+    def entries(self) -> list[Entry]:
+        """What the ledger of this machine has of this workspace."""
+        ...
+
+    def tagged(self) -> list[Entry]:
+        """What the tags of things in the workspace tell of."""
+        ...
+
+    def state_of(self, entry: Entry) -> str:
+        """How Azure calls the state of what an entry names; ``absent`` where it is not there."""
+        ...
+
+    def remove(self, entry: Entry) -> None:
+        """Remove what one entry names, and strike it out.
+
+        Raises:
+            TeardownError: it is still there.
+        """
+        ...
+
+
+def refuse_rollout(rollout: Rollout | None, where: str) -> None:
+    """Raise where a rollout is asked for and there can be none.
+
+    Raises:
+        UnsupportedError: there is one.
+    """
+    if rollout is not None:
+        message = f"rollout= is for online endpoints, where two deployments run side by side; {where}."
+        raise UnsupportedError(message)

@@ -27,9 +27,9 @@ from gpu_infer.ledger import Entry, Ledger, exclusive, state_folder
 from gpu_infer.plans import Plan
 from gpu_infer.preflight import check_local, choose_template, find_local_model
 from gpu_infer.progress import Event, emit
-from gpu_infer.spec import DEFAULT_TTL, ServiceSpec
+from gpu_infer.spec import DEFAULT_TTL, Rollout, ServiceSpec
 from gpu_infer.targets import local_process as process
-from gpu_infer.targets.base import DEFAULT_WAIT, Deployment, State
+from gpu_infer.targets.base import DEFAULT_WAIT, Deployment, State, refuse_rollout
 from gpu_infer.targets.local_folder import build_folder
 
 __all__ = ["LocalTarget"]
@@ -187,8 +187,11 @@ class LocalTarget:
 
     # --- change -------------------------------------------------------------------------------------------------------
 
-    def update(self, name: str, spec: ServiceSpec, template: Template | None) -> Deployment:
+    def update(
+        self, name: str, spec: ServiceSpec, template: Template | None, *, rollout: Rollout | None = None
+    ) -> Deployment:
         """Serve something else at the same address; the old server comes back where the new one does not start."""
+        refuse_rollout(rollout, "on this machine the old server ends before the new one starts")
         with exclusive(name):
             return self._update(name, spec, template)
 

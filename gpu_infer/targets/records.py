@@ -22,6 +22,7 @@ from gpu_infer.targets._supervisor import process_alive, process_start
 
 __all__ = [
     "CLUSTER",
+    "DEPLOYMENT",
     "SERVICE",
     "Run",
     "adopt",
@@ -35,6 +36,7 @@ __all__ = [
     "new_run",
     "read_tags",
     "remember_service",
+    "removal_order",
     "settle",
     "settle_all",
     "tags_of",
@@ -43,7 +45,13 @@ __all__ = [
     "workspace_key",
 ]
 
-CLUSTER, SERVICE = "cluster", "service"
+CLUSTER, DEPLOYMENT, SERVICE = "cluster", "deployment", "service"
+"""What entries are of. Deployments are those of an online endpoint, which is the service; they are what is billed."""
+
+_ORDER = (SERVICE, DEPLOYMENT, CLUSTER)
+"""In which things are removed: an endpoint takes its deployments along."""
+
+_PLACES = ("aks:", "online:")
 _PREFIX = "gpu-infer-"
 
 
@@ -69,7 +77,7 @@ def new_run(*, ttl: float | None, keep: bool) -> Run:
 
 
 def workspace_key(workspace: Any) -> str:
-    """How the ledger names a workspace."""
+    """How the ledger names an ``azureml.core.Workspace``."""
     return f"aks:{workspace.subscription_id}/{workspace.resource_group}/{workspace.name}"
 
 
@@ -136,9 +144,14 @@ def find(key: str, kind: str, name: str) -> Entry | None:
 
 
 def entries(key: str | None = None) -> list[Entry]:
-    """All entries of a workspace, or of all of them: services first, as they are removed."""
-    found = [entry for entry in Ledger().entries(target=key) if entry.target.startswith("aks:")]
-    return sorted(found, key=lambda entry: (entry.kind != SERVICE, entry.created))
+    """All entries of a workspace, or of all of them, in the order in which they are removed."""
+    found = [entry for entry in Ledger().entries(target=key) if entry.target.startswith(_PLACES)]
+    return sorted(found, key=removal_order)
+
+
+def removal_order(entry: Entry) -> tuple[int, float]:
+    """What to sort entries by, so that each can be removed once those before it are."""
+    return _ORDER.index(entry.kind), entry.created
 
 
 def is_abandoned(entry: Entry) -> bool:
@@ -164,21 +177,25 @@ def cluster_price(vm_size: str, nodes: int) -> float:
     return (size.price_per_hour or 0.0) * nodes if size else 0.0
 
 
-def tags_of(spec: ServiceSpec, run: Run, *, created: float, cluster: Mapping[str, Any]) -> dict[str, str]:
+def tags_of(
+    spec: ServiceSpec, run: Run, *, created: float, nodes: Mapping[str, Any], cluster: str = ""
+) -> dict[str, str]:
     """The tags of a service: the user's own, and what the next process has to know.
 
     Args:
         spec: of the service.
         run: that creates it.
         created: seconds since the epoch.
-        cluster: ``vm_size``, ``nodes``, whether this call has ``created`` it, and whether by attaching (``attached``).
+        nodes: that are paid for it: ``vm_size``, and how many (``nodes``).
+        cluster: whose nodes they are: ``created`` by this call, ``attached`` by it, or ``existing`` before; empty where
+            there is none.
     """
     ours = {
         "owner": _user(),
         "created": str(int(created)),
         "run": run.id,
-        "nodes": f"{cluster['nodes']} x {cluster['vm_size']}",
-        "cluster": ("attached" if cluster["attached"] else "created") if cluster["created"] else "existing",
+        "nodes": f"{nodes['nodes']} x {nodes['vm_size']}",
+        **({"cluster": cluster} if cluster else {}),
         "script": "own" if spec.entry_script is not None else "bundled",
     }
     # That it is kept for good is said when it is done: no other machine could see that its maker was killed before.

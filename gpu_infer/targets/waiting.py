@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gpu_infer.errors import GpuInferError, TeardownError
-from gpu_infer.targets.aks.sdk import call_timeout, deadline, is_conflict
+from gpu_infer.targets.calls import call_timeout, deadline
 
 __all__ = ["Pauses", "remove"]
 
@@ -55,6 +55,7 @@ def remove(
     look: Callable[[], Any | None],
     delete: Callable[[Any], None],
     is_going: Callable[[Any], bool],
+    is_conflict: Callable[[BaseException | None], bool],
     timeout: float,
 ) -> None:
     """Delete something and see that it is gone. What is gone already is fine.
@@ -67,6 +68,7 @@ def remove(
         look: gives it, ``None`` where it is absent.
         delete: asks for its deletion.
         is_going: whether it is being deleted.
+        is_conflict: whether what the SDK has raised says that Azure is still working on it.
         timeout: seconds.
 
     Raises:

@@ -17,7 +17,7 @@ from gpu_infer import Cluster
 from gpu_infer.emulator import Emulator, Fault, LoggedRequest
 from gpu_infer.errors import DeploymentError, TeardownError
 from gpu_infer.ledger import Ledger
-from gpu_infer.targets.aks import records
+from gpu_infer.targets import records
 
 T4 = "Standard_NC4as_T4_v3"
 STUCK = {"code": "KubernetesError", "statusCode": 400, "message": "Kubernetes Deployment Error", "details": []}

@@ -11,7 +11,7 @@ import pytest
 
 def shorten(patch: pytest.MonkeyPatch) -> None:
     """Let our polls begin with a hundredth of a second, and the SDK's uploads be looked after as often."""
-    from gpu_infer.targets.aks import waiting
+    from gpu_infer.targets import waiting
 
     patch.setattr(waiting, "FIRST_PAUSE", 0.01)
     import_module("azureml.core")  # first: what is in it imports each other in a circle

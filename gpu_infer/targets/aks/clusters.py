@@ -14,9 +14,10 @@ from gpu_infer.ledger import Entry, exclusive
 from gpu_infer.preflight import ClusterFacts
 from gpu_infer.progress import Event, emit
 from gpu_infer.spec import Cluster
-from gpu_infer.targets.aks import records
-from gpu_infer.targets.aks.sdk import ask, call, deadline, is_absent, is_refusal, sdk
-from gpu_infer.targets.aks.waiting import Pauses, remove
+from gpu_infer.targets import records
+from gpu_infer.targets.aks.sdk import is_absent, is_conflict, is_refusal, sdk
+from gpu_infer.targets.calls import ask, call, deadline
+from gpu_infer.targets.waiting import Pauses, remove
 
 __all__ = ["WAIT_SECONDS", "delete_cluster", "ensure_cluster", "facts_of", "live_sizes", "look"]
 
@@ -148,6 +149,7 @@ def delete_cluster(workspace: Any, entry: Entry, *, timeout: float) -> None:
         look=functools.partial(look, workspace, entry.name, twice=True),
         delete=act,
         is_going=lambda compute: compute.provisioning_state in _DELETING,
+        is_conflict=is_conflict,
         timeout=timeout,
     )
     records.forget(entry)

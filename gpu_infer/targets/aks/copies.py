@@ -9,7 +9,8 @@ from typing import Any, cast
 from gpu_infer.errors import Finding, PreflightError, WorkspaceError
 from gpu_infer.spec import ModelRef
 from gpu_infer.targets.aks.models import download_model, find_model, missing_model
-from gpu_infer.targets.aks.sdk import call, sdk
+from gpu_infer.targets.aks.sdk import sdk
+from gpu_infer.targets.calls import call
 
 __all__ = ["is_registered", "local_copy", "workspace_from"]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gpu_infer.blotting import remember_secrets
-from gpu_infer.bundle import TEMPLATES, Bundle, Template, build_bundle, load_template
+from gpu_infer.bundle import Bundle, Template, azure_environment, build_bundle, load_template, requests_at_once
 from gpu_infer.errors import DeploymentError, Finding, PreflightError
 from gpu_infer.ledger import state_folder
 from gpu_infer.preflight import check_container
@@ -26,15 +26,13 @@ from gpu_infer.spec import (
     labels_from,
     seconds_of,
 )
-from gpu_infer.targets.aks.sdk import call, sdk
+from gpu_infer.targets.aks.sdk import sdk
+from gpu_infer.targets.calls import call
 
-__all__ = ["Properties", "bare_template", "build_inference_config", "deploy_arguments", "inference_config"]
+__all__ = ["Properties", "build_inference_config", "deploy_arguments", "inference_config"]
 
 MAX_TIMEOUT_MS = 300_000
 """The longest that the router in front of AKS services waits."""
-
-APP_ROOT = "/var/azureml-app"
-"""Where a container has the source folder; ``DOCKER_IMAGE_APP_ROOT_DIR`` of azureml-core."""
 
 _GIT = ("azureml.git.", "mlflow.source.git.")
 
@@ -119,14 +117,6 @@ def build_inference_config(
     return inference_config(stored_bundle(spec, chosen), base_image=base_image or chosen.base_image)
 
 
-def bare_template() -> Template:
-    """What an entry script with a conda file of its own runs on: the image of all templates, and nothing else of them.
-
-    Without a base image the SDK would leave the choice to Azure, and what that takes has no CUDA.
-    """
-    return replace(load_template(TEMPLATES[0]), name="", conda="")
-
-
 def stored_bundle(spec: ServiceSpec, template: Template) -> Bundle:
     """Build a bundle into the state folder; one of the same content that lies there is used again."""
     parent = state_folder() / "bundles"
@@ -159,19 +149,11 @@ def inference_config(bundle: Bundle, *, base_image: str) -> Any:
             conda_dependencies_file_path=str(bundle.folder / "conda.yml")
         )
         environment.docker.base_image = base_image
-        environment.environment_variables = {**bundle.environment, **_where_gunicorn_looks(bundle)}
+        environment.environment_variables = azure_environment(bundle)
         configuration: Callable[..., Any] = sdk("azureml.core.model.InferenceConfig")
         return configuration(entry_script="score.py", source_directory=str(bundle.folder), environment=environment)
 
     return call(make, doing="making the InferenceConfig", default=DeploymentError)
-
-
-def _where_gunicorn_looks(bundle: Bundle) -> dict[str, str]:
-    """Gunicorn is told a class of the bundle's by name, and looks for it before the server has put it on the path."""
-    arguments = bundle.environment.get("GUNICORN_CMD_ARGS", "")
-    if "gpu_infer_serving" not in arguments or "--pythonpath" in arguments:
-        return {}
-    return {"GUNICORN_CMD_ARGS": f"{arguments} --pythonpath {APP_ROOT}/{bundle.folder.name},{APP_ROOT}"}
 
 
 def deploy_arguments(spec: ServiceSpec, *, tags: Mapping[str, str], run: str) -> dict[str, Any]:
@@ -186,7 +168,7 @@ def deploy_arguments(spec: ServiceSpec, *, tags: Mapping[str, str], run: str) ->
         "memory_gb": spec.resources.memory_gb or DEFAULT_MEMORY_GB,
         "gpu_cores": spec.resources.gpus,
         "scoring_timeout_ms": min(round(spec.timeout * 1000), MAX_TIMEOUT_MS),
-        "replica_max_concurrent_requests": _concurrency(spec),
+        "replica_max_concurrent_requests": requests_at_once(spec),
         "auth_enabled": spec.auth == "key",
         "token_auth_enabled": spec.auth == "token",
         "tags": dict(tags),
@@ -203,14 +185,3 @@ def replica_arguments(scale: Scale) -> dict[str, Any]:
         "autoscale_min_replicas": scale.replicas,
         "autoscale_max_replicas": scale.max_replicas,
     }
-
-
-def _concurrency(spec: ServiceSpec) -> int:
-    """Requests that the router sends to one replica at once.
-
-    Its default of 1 suits the stock server's one thread. Ours makes batches of what comes together, so it gets two
-    batches per worker: one on the device, one that fills meanwhile.
-    """
-    if spec.entry_script is not None:
-        return spec.scale.workers
-    return spec.scale.workers * (2 * spec.batching.max_batch if spec.batching.enabled else 8)

@@ -6,54 +6,30 @@ import shutil
 import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gpu_infer.bundle import model_files
 from gpu_infer.diagnose import azure_error
 from gpu_infer.errors import DeploymentError, Finding, PreflightError, WorkspaceError
-from gpu_infer.ledger import state_folder
 from gpu_infer.preflight import template_of_files
 from gpu_infer.progress import Event, emit
 from gpu_infer.spec import ModelRef
-from gpu_infer.targets.aks.sdk import ask, call, call_timeout, is_absent, sdk
+from gpu_infer.targets.aks.sdk import is_absent, sdk
+from gpu_infer.targets.calls import ask, call, call_timeout
+from gpu_infer.targets.models import (
+    DOWNLOAD_SECONDS,
+    RUN_TAG,
+    UPLOAD_BYTES_PER_SECOND,
+    RegisteredModel,
+    bytes_of,
+    stored,
+)
 
-__all__ = ["RegisteredModel", "delete_models_of", "download_model", "find_model", "framework_of", "register_model"]
-
-RUN_TAG = "gpu-infer-run"
-"""Tells of which deployment a model was registered: it is found by that again, from every machine."""
-
-UPLOAD_BYTES_PER_SECOND = 500_000.0
-"""The slowest line that an upload or download is given time for."""
+__all__ = ["delete_models_of", "download_model", "find_model", "framework_of", "missing_model", "register_model"]
 
 _FRAMEWORKS = {"tensorflow": "tensorflow", "tfkeras": "tensorflow", "pytorch": "torch", "onnx": "onnx"}
 """``Model.Framework`` of the SDK, in lower case."""
-
-
-@dataclass(frozen=True, slots=True)
-class RegisteredModel:
-    """A model in the workspace.
-
-    Args:
-        name: registered name.
-        version: as text.
-        raw: the SDK's object.
-    """
-
-    name: str
-    version: str
-    raw: Any
-
-    @property
-    def id(self) -> str:
-        """Name and version, as Azure ML writes them."""
-        return f"{self.name}:{self.version}"
-
-    @property
-    def ref(self) -> ModelRef:
-        """What names it in a spec."""
-        return ModelRef(self.name, version=self.version)
 
 
 def find_model(workspace: Any, ref: ModelRef) -> RegisteredModel | None:
@@ -154,31 +130,18 @@ def download_model(workspace: Any, model: RegisteredModel) -> Path:
     Returns:
         its file or folder.
     """
-    folder = state_folder() / "models" / workspace.subscription_id / workspace.resource_group / workspace.name
-    folder = folder / model.name / model.version
-    if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f"{model.version}-", dir=folder.parent))
-        emit(Event(model.name, "download_model", "start"))
-        try:
-            call(
-                model.raw.download,
-                target_dir=str(partial),
-                exist_ok=True,
-                doing=f"downloading model {model.id!r}",
-                default=WorkspaceError,
-                timeout=max(call_timeout(), 3600.0),
-            )
-            if folder.exists():  # another process was quicker
-                shutil.rmtree(partial)
-            else:
-                partial.rename(folder)
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
-        emit(Event(model.name, "download_model", "ok"))
-    found = sorted(folder.iterdir())
-    return found[0] if len(found) == 1 else folder
+
+    def fetch(folder: Path) -> None:
+        call(
+            model.raw.download,
+            target_dir=str(folder),
+            exist_ok=True,
+            doing=f"downloading model {model.id!r}",
+            default=WorkspaceError,
+            timeout=max(call_timeout(), DOWNLOAD_SECONDS),
+        )
+
+    return stored(model, f"{workspace.subscription_id}/{workspace.resource_group}/{workspace.name}", fetch)
 
 
 def delete_models_of(workspace: Any, run: str) -> list[str]:
@@ -200,12 +163,6 @@ def delete_models_of(workspace: Any, run: str) -> list[str]:
     for model in found:
         call(model.delete, doing=f"deleting model {model.id!r}", default=WorkspaceError)
     return [f"{model.name}:{model.version}" for model in found]
-
-
-def bytes_of(files: list[Path]) -> int:
-    """Bytes of files and folders."""
-    every = (file for path in files for file in ([path] if path.is_file() else path.rglob("*")))
-    return sum(file.stat().st_size for file in every if file.is_file())
 
 
 @contextmanager

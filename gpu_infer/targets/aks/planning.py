@@ -22,8 +22,10 @@ from gpu_infer.preflight import (
 )
 from gpu_infer.preflight.clusters import nodes_of, size_of
 from gpu_infer.spec import Cluster, ModelRef, Resources, Scale, ServiceSpec
-from gpu_infer.targets.aks import clusters, records, services
-from gpu_infer.targets.aks.models import bytes_of, find_model, framework_of, missing_model
+from gpu_infer.targets import records
+from gpu_infer.targets.aks import clusters, services
+from gpu_infer.targets.aks.models import find_model, framework_of, missing_model
+from gpu_infer.targets.models import bytes_of
 
 __all__ = ["check_scale", "make_plan"]
 

@@ -13,7 +13,8 @@ from gpu_infer.ledger import Entry
 from gpu_infer.preflight import WorkspaceFacts, check_cluster, makes_cluster, resolve_size
 from gpu_infer.progress import Event, emit
 from gpu_infer.spec import Cluster, seconds_of
-from gpu_infer.targets.aks import clusters, records
+from gpu_infer.targets import records
+from gpu_infer.targets.aks import clusters
 
 __all__ = ["provision_cluster"]
 

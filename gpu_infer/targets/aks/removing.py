@@ -7,7 +7,8 @@ from typing import Any
 from gpu_infer.errors import GpuInferError, TeardownError
 from gpu_infer.ledger import Entry
 from gpu_infer.progress import Event, emit
-from gpu_infer.targets.aks import clusters, records, services
+from gpu_infer.targets import records
+from gpu_infer.targets.aks import clusters, services
 from gpu_infer.targets.aks.models import delete_models_of
 
 __all__ = ["delete", "remove", "roll_back"]

@@ -24,11 +24,12 @@ from gpu_infer.errors import (
 )
 from gpu_infer.ledger import Entry
 from gpu_infer.progress import Event, emit
-from gpu_infer.targets.aks import records
+from gpu_infer.targets import records
 from gpu_infer.targets.aks.inference import Properties, inference_config
-from gpu_infer.targets.aks.sdk import ask, call, deadline, is_absent, is_refusal, sdk
-from gpu_infer.targets.aks.waiting import Pauses, remove
+from gpu_infer.targets.aks.sdk import is_absent, is_conflict, is_refusal, sdk
 from gpu_infer.targets.base import Deployment, State
+from gpu_infer.targets.calls import ask, call, deadline
+from gpu_infer.targets.waiting import Pauses, remove
 
 __all__ = [
     "add_tags",
@@ -240,6 +241,7 @@ def delete_service(workspace: Any, name: str, *, timeout: float) -> None:
         look=functools.partial(look, workspace, name, twice=True),
         delete=lambda service: call(service.delete, doing=f"deleting service {name!r}", default=TeardownError),
         is_going=lambda service: service.state == "Deleting",
+        is_conflict=is_conflict,
         timeout=timeout,
     )
 

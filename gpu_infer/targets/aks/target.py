@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from gpu_infer.bundle import Template, build_bundle
+from gpu_infer.bundle import Template, bare_template, build_bundle
 from gpu_infer.errors import (
     Finding,
     GpuInferError,
@@ -20,13 +20,15 @@ from gpu_infer.errors import (
 from gpu_infer.ledger import Entry
 from gpu_infer.plans import Plan
 from gpu_infer.progress import Event, emit
-from gpu_infer.spec import Cluster, Scale, ServiceSpec
-from gpu_infer.targets.aks import clusters, records, removing, services
-from gpu_infer.targets.aks.inference import bare_template, deploy_arguments, inference_config, replica_arguments
-from gpu_infer.targets.aks.models import RegisteredModel, find_model, register_model
+from gpu_infer.spec import Cluster, Rollout, Scale, ServiceSpec
+from gpu_infer.targets import records
+from gpu_infer.targets.aks import clusters, removing, services
+from gpu_infer.targets.aks.inference import deploy_arguments, inference_config, replica_arguments
+from gpu_infer.targets.aks.models import find_model, register_model
 from gpu_infer.targets.aks.planning import check_scale, make_plan
-from gpu_infer.targets.aks.sdk import call
-from gpu_infer.targets.base import Deployment
+from gpu_infer.targets.base import Deployment, refuse_rollout
+from gpu_infer.targets.calls import call
+from gpu_infer.targets.models import RegisteredModel
 
 __all__ = ["AksTarget"]
 
@@ -77,19 +79,14 @@ class AksTarget:
         if below is not None:
             records.remember_service(below, spec.name)
         model = self._model(spec, template, run.id)
-        nodes = {
-            "vm_size": compute.agent_vm_size or cluster.vm_size,
-            "nodes": compute.agent_count or cluster.nodes,
-            "created": created,
-            "attached": cluster.resource_id is not None,
-        }
+        nodes = {"vm_size": compute.agent_vm_size or cluster.vm_size, "nodes": compute.agent_count or cluster.nodes}
+        whose = ("attached" if cluster.resource_id is not None else "created") if created else "existing"
         details = {
             "model": model.id,
             "cluster": compute.name,
-            "vm_size": nodes["vm_size"],
-            "nodes": nodes["nodes"],
+            **nodes,
         }
-        tags = records.tags_of(spec, run, created=time.time(), cluster=nodes)
+        tags = records.tags_of(spec, run, created=time.time(), nodes=nodes, cluster=whose)
         with tempfile.TemporaryDirectory(prefix="gpu-infer-") as folder:
             service = services.create_service(
                 self.workspace,
@@ -154,8 +151,11 @@ class AksTarget:
 
     # --- change -------------------------------------------------------------------------------------------------------
 
-    def update(self, name: str, spec: ServiceSpec, template: Template | None) -> Deployment:
+    def update(
+        self, name: str, spec: ServiceSpec, template: Template | None, *, rollout: Rollout | None = None
+    ) -> Deployment:
         """Serve something else under the same name and URI; Azure replaces the replicas one after the other."""
+        refuse_rollout(rollout, "on AKS the replicas of a service are replaced one after the other")
         service = self._service(name)
         chosen = template or bare_template()
         run = records.read_tags(service.tags).get("run", "")

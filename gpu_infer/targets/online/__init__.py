@@ -1,0 +1,8 @@
+"""Online endpoints through ``azure-ai-ml``: the only room that imports the SDK v2."""
+
+from __future__ import annotations
+
+from gpu_infer.targets.online.models import is_registered, local_copy
+from gpu_infer.targets.online.target import OnlineTarget
+
+__all__ = ["OnlineTarget", "is_registered", "local_copy"]

@@ -1,0 +1,134 @@
+"""A new deployment takes the place of the old one, by steps, and only as long as it answers."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from gpu_infer.blotting import blotted
+from gpu_infer.client import ScoringClient
+from gpu_infer.errors import DeploymentError, GpuInferError, ScoringError
+from gpu_infer.progress import Event, emit
+from gpu_infer.samples import made_up
+from gpu_infer.spec import Rollout, ServiceSpec
+from gpu_infer.targets import records
+from gpu_infer.targets.online import deployments, endpoints, removing
+from gpu_infer.targets.online.sdk import key_of
+
+__all__ = ["take_over"]
+
+GOLDEN_SECONDS = 120.0
+"""For one golden request, its retries included."""
+
+
+def take_over(client: Any, spec: ServiceSpec, new: str, rollout: Rollout) -> None:
+    """Move the traffic of an endpoint to a deployment that is ready, then delete the others.
+
+    Where it does not answer, the traffic goes back to where it was and the new deployment is deleted.
+
+    Args:
+        client: of the workspace.
+        spec: of the service.
+        new: name of the deployment.
+        rollout: how.
+
+    Raises:
+        DeploymentError: the new one does not answer; the old one serves on.
+    """
+    endpoint = endpoints.look(client, spec.name)
+    before: dict[str, int] = dict((endpoint.traffic if endpoint is not None else None) or {})
+    before.pop(new.lower(), None)
+    try:
+        _move(client, spec, new, rollout, endpoint=endpoint, before=before)
+    except BaseException as error:
+        _back(client, spec.name, new, before, error)
+        raise
+    _retire(client, spec.name, new, rollout)
+
+
+# --- inside -----------------------------------------------------------------------------------------------------------
+
+
+def _move(client: Any, spec: ServiceSpec, new: str, rollout: Rollout, *, endpoint: Any, before: dict[str, int]) -> None:
+    """Check, mirror, and move by steps; where nothing has served before, all at once."""
+    with ScoringClient(
+        endpoint.scoring_uri,
+        endpoints.credential_of(client, endpoint),
+        timeout=GOLDEN_SECONDS,
+        codec="json" if spec.entry_script else None,
+        ours=None if spec.entry_script else True,
+        deployment=new,
+    ) as scoring:
+        golden = _golden(scoring, spec, rollout)
+        _check(scoring, spec.name, new, golden)
+        if not before:
+            endpoints.send_traffic(client, spec.name, {new: 100})
+            return
+        if rollout.mirror and not endpoints.is_kubernetes(endpoint):
+            endpoints.send_traffic(client, spec.name, before, mirror={new: rollout.mirror})
+            time.sleep(rollout.pause)
+            _check(scoring, spec.name, new, golden)
+        for step in rollout.steps:
+            endpoints.send_traffic(client, spec.name, {new: step, **_shares(before, 100 - step)})
+            time.sleep(rollout.pause)
+            _check(scoring, spec.name, new, golden)
+
+
+def _golden(scoring: ScoringClient, spec: ServiceSpec, rollout: Rollout) -> tuple[Any, ...]:
+    if rollout.golden or spec.entry_script is not None:
+        return rollout.golden
+    try:
+        return (made_up(scoring.describe()),)
+    except ValueError as error:
+        text = f"the new deployment is not asked anything before it serves: {error} Give golden items."
+        emit(Event(spec.name, "golden", "warning", text))
+        return ()
+
+
+def _check(scoring: ScoringClient, name: str, new: str, golden: tuple[Any, ...]) -> None:
+    for at, item in enumerate(golden):
+        try:
+            scoring.score(item)
+        except ScoringError as error:
+            message = (
+                f"Updating service {name!r} failed: the new deployment {new!r} does not answer golden item {at}, so it "
+                f"gets no requests, and what served before serves on. {error}"
+            )
+            raise DeploymentError(blotted(message)) from error
+
+
+def _shares(before: dict[str, int], total: int) -> dict[str, int]:
+    """What is left, in the proportion that there was."""
+    names = list(before)
+    whole = sum(before.values())
+    shares = {name: total * before[name] // whole for name in names}
+    shares[names[0]] += total - sum(shares.values())
+    return shares
+
+
+def _back(client: Any, name: str, new: str, before: dict[str, int], error: BaseException) -> None:
+    """Give the old ones their traffic back, then delete the new one."""
+    emit(Event(name, "rollback", "start", new))
+    entry = records.find(key_of(client), records.DEPLOYMENT, deployments.entry_name(name, new))
+    if entry is not None:
+        records.settle(entry, state="failed")  # whatever comes in between, the next sweep() has it
+    try:
+        endpoints.send_traffic(client, name, before)
+        removing.drop_deployment(client, name, new)
+    except GpuInferError as problem:
+        error.add_note(
+            f"Deployment {new!r} of endpoint {name!r} is still there and billed; gpu_infer.sweep(ml_client) removes "
+            f"it: {problem}"
+        )
+
+
+def _retire(client: Any, name: str, new: str, rollout: Rollout) -> None:
+    """Delete what the new deployment has replaced, once it has answered what it still worked on."""
+    key = key_of(client)
+    old = [one.name for one in deployments.list_deployments(client, name) if one.name != new]
+    entries = {one: records.find(key, records.DEPLOYMENT, deployments.entry_name(name, one)) for one in old}
+    records.take_over([entry for entry in entries.values() if entry is not None], state="deleting")
+    if old:
+        time.sleep(rollout.pause)
+    for one in old:
+        removing.drop_deployment(client, name, one)

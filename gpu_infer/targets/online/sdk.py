@@ -1,0 +1,129 @@
+"""What is particular to ``azure-ai-ml``: how it is loaded, how its failures are told apart, its long operations."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any
+
+from gpu_infer.diagnose import azure_error
+from gpu_infer.errors import GpuInferError
+from gpu_infer.progress import Event, emit
+from gpu_infer.targets.calls import NoAnswerError, load
+from gpu_infer.targets.silence import quiet_operation
+
+__all__ = ["entity", "finish", "is_absent", "is_conflict", "is_refusal", "key_of", "sdk", "workspace_path"]
+
+LOOK_SECONDS = 1.0
+"""How often a long operation is asked whether it has ended; how often Azure is asked, the SDK decides."""
+
+_REFUSALS = (
+    HTTPStatus.BAD_REQUEST,
+    HTTPStatus.UNAUTHORIZED,
+    HTTPStatus.FORBIDDEN,
+    HTTPStatus.NOT_FOUND,
+    HTTPStatus.UNPROCESSABLE_ENTITY,
+)
+
+
+def sdk(name: str) -> Any:
+    """A class or function of the SDK by its full name, such as ``azure.ai.ml.MLClient``; imported when it is needed.
+
+    Raises:
+        MissingDependencyError: the SDK is not installed.
+    """
+    return load(name, extra="online", reached="Online endpoints are reached through azure-ai-ml")
+
+
+def entity(name: str) -> Any:
+    """A class of ``azure.ai.ml.entities``."""
+    return sdk(f"azure.ai.ml.entities.{name}")
+
+
+def workspace_path(client: Any) -> str:
+    """Subscription, resource group and name of a client's workspace."""
+    return f"{client.subscription_id}/{client.resource_group_name}/{client.workspace_name}"
+
+
+def key_of(client: Any) -> str:
+    """How the ledger names the workspace of an ``MLClient``."""
+    return f"online:{workspace_path(client)}"
+
+
+def status_of(error: BaseException | None) -> int | None:
+    """The HTTP status that an exception of the SDK carries; 200 where a long operation has failed."""
+    status: Any = getattr(error, "status_code", None)
+    return status if isinstance(status, int) else None
+
+
+def is_absent(error: BaseException) -> bool:
+    """Whether the SDK says that what was asked for does not exist."""
+    return status_of(error) == HTTPStatus.NOT_FOUND
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether nothing of a request was done: Azure has refused it outright, or the SDK did not even send it.
+
+    Not 408, 409 and 429: the SDK sends a request again whose answer was lost, and the second one may be answered so.
+    The SDK's own checks raise exceptions without a status, before anything that is billed is asked for.
+    """
+    own_checks = {"MlException", "ValidationException"} & {kind.__name__ for kind in type(error).__mro__}
+    return status_of(error) in _REFUSALS or bool(own_checks)
+
+
+def is_conflict(error: BaseException | None) -> bool:
+    """Whether Azure refuses because it is still working on the thing."""
+    return status_of(error) == HTTPStatus.CONFLICT
+
+
+def finish(
+    poller: Any,
+    name: str,
+    *,
+    what: str,
+    doing: str,
+    left: Callable[[], float],
+    default: type[GpuInferError],
+    late: type[GpuInferError],
+    logs: Callable[[], str] = str,
+) -> Any:
+    """Wait until a long operation has ended.
+
+    Not by ``result(timeout=)``, which gives what is half made when the time is over.
+
+    Args:
+        poller: of azure-core.
+        name: of the service, for progress.
+        what: is worked on, for progress.
+        doing: what is done, such as ``creating endpoint 'gpu-rn'``.
+        left: gives the seconds that are left.
+        default: the error where it fails and nothing more special fits.
+        late: the error where it does not end in time.
+        logs: gives what the containers have written, for the error.
+
+    Returns:
+        what the operation gives.
+
+    Raises:
+        GpuInferError: as said.
+    """
+    began = time.monotonic()
+    with quiet_operation():
+        while True:
+            try:
+                poller.wait(min(LOOK_SECONDS, left()))
+                if poller.done():
+                    return poller.result()
+            except GpuInferError:
+                raise
+            except Exception as error:
+                raise azure_error(error, doing=doing, default=default, logs=logs()) from error
+            if not left():
+                raise _too_late(doing, time.monotonic() - began, late, logs())
+            emit(Event(name, what, "start", f"{poller.status()}, {time.monotonic() - began:.0f} s"))
+
+
+def _too_late(doing: str, seconds: float, late: type[GpuInferError], logs: str) -> GpuInferError:
+    error = NoAnswerError(f"The operation is still running after {seconds:.0f} s.")
+    return azure_error(error, doing=f"{doing} within {seconds:.0f} s", default=late, logs=logs)

@@ -1,0 +1,372 @@
+"""The online target: managed and Kubernetes online endpoints, through ``azure-ai-ml``."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from gpu_infer.bundle import Template, bare_template, build_bundle
+from gpu_infer.errors import (
+    DeploymentError,
+    Finding,
+    GpuInferError,
+    PreflightError,
+    ServiceNotFoundError,
+    UnsupportedError,
+)
+from gpu_infer.ledger import Entry
+from gpu_infer.plans import Plan
+from gpu_infer.progress import Event, emit
+from gpu_infer.spec import Rollout, Scale, ServiceSpec
+from gpu_infer.targets import records
+from gpu_infer.targets.base import Deployment
+from gpu_infer.targets.calls import call
+from gpu_infer.targets.models import RegisteredModel
+from gpu_infer.targets.online import deployments, endpoints, removing
+from gpu_infer.targets.online.inference import deployment_entity
+from gpu_infer.targets.online.models import find_model, missing_model, register_model
+from gpu_infer.targets.online.planning import make_plan
+from gpu_infer.targets.online.rollout import take_over
+from gpu_infer.targets.online.sdk import key_of
+
+__all__ = ["OnlineTarget"]
+
+
+class OnlineTarget:
+    """Runs bundles on online endpoints.
+
+    Args:
+        client: ``azure.ai.ml.MLClient`` of a workspace.
+    """
+
+    name = "online"
+    default_wait: float = 2700.0
+    """Seconds: the first deployment builds an image of some gigabytes."""
+
+    def __init__(self, client: Any) -> None:
+        self.client = client
+        self._key = key_of(client)
+        self._incoming: dict[str, tuple[deployments.Incoming, ServiceSpec]] = {}
+
+    def plan(self, spec: ServiceSpec) -> Plan:
+        """What would be created, what the checks find, and the price; only reads."""
+        return make_plan(self.client, spec)
+
+    # --- start and wait -----------------------------------------------------------------------------------------------
+
+    def start(self, spec: ServiceSpec, template: Template | None) -> Deployment:
+        """Model, endpoint, deployment. Whatever of it this call has created is removed again where it fails.
+
+        Args:
+            spec: of a plan: its VM size exists, its model is registered or has a path.
+            template: of the model's framework.
+
+        Raises:
+            PreflightError: the name is taken.
+            DeploymentError: the model, the endpoint or the deployment.
+        """
+        run = records.new_run(ttl=spec.ttl, keep=spec.keep)
+        try:
+            return self._start(spec, template or bare_template(), run)
+        except BaseException as error:
+            removing.roll_back(self.client, run, error)
+            raise
+
+    def _start(self, spec: ServiceSpec, template: Template, run: records.Run) -> Deployment:
+        endpoint = endpoints.look(self.client, spec.name)
+        if endpoint is not None and not spec.overwrite:
+            message = f"An endpoint {spec.name!r} exists already in workspace {self.client.workspace_name!r}."
+            fix = f"Use overwrite=True, another name, or gpu_infer.attach({spec.name!r}, ml_client)."
+            raise PreflightError([Finding("error", "name-taken", message, fix)])
+        existed = endpoint is not None
+        model = self._model(spec, template, run.id)
+        tags = records.tags_of(spec, run, created=time.time(), nodes=_nodes(spec))
+        if endpoint is None:
+            details = {"model": model.id, "attached": False, **_nodes(spec)}
+            endpoint = endpoints.create_endpoint(self.client, spec, run, tags=tags, details=details)
+        there = deployments.list_deployments(self.client, spec.name)
+        name = deployments.free_name(there)
+        self._deploy(spec, name, template, model, run=run, tags=tags)
+        made = deployments.deployment_of(self.client, endpoint, there, self._entry(spec.name))
+        drop = functools.partial(removing.drop_deployment, self.client, spec.name, name)
+        return replace(
+            made,
+            state="Starting",
+            model=model.id,
+            price_per_hour=_price(spec) + made.price_per_hour,
+            timeout=spec.timeout,
+            own_script=spec.entry_script is not None,
+            model_ref=model.ref,
+            hand_over=functools.partial(self._hand_over, spec.name, run),
+            give_up=drop if existed else None,
+        )
+
+    def _deploy(
+        self,
+        spec: ServiceSpec,
+        name: str,
+        template: Template,
+        model: RegisteredModel,
+        *,
+        run: records.Run,
+        tags: dict[str, str],
+    ) -> None:
+        """Ask for a deployment; ``wait()`` waits for it."""
+        with tempfile.TemporaryDirectory(prefix="gpu-infer-") as folder:
+            bundle = build_bundle(spec, Path(folder), template=template)
+            wanted = deployment_entity(spec, name, model=model, bundle=bundle, template=template, tags=tags, run=run.id)
+            details = {"model": model.id, "attached": False, **_nodes(spec)}
+            incoming = deployments.create_deployment(self.client, wanted, run, details=details)
+        self._incoming[spec.name] = (incoming, spec)
+
+    def _model(self, spec: ServiceSpec, template: Template, run: str) -> RegisteredModel:
+        """The registered model; one of this machine is registered for this run."""
+        if spec.model.path is not None:
+            return register_model(self.client, spec.model, framework=template.name, run=run)
+        model = find_model(self.client, spec.model)
+        if model is None:
+            raise PreflightError([missing_model(self.client, spec.model)])
+        return model
+
+    def _hand_over(self, name: str, run: records.Run) -> None:
+        """Note that all is done, and the caller has it: until here it counts as half made."""
+        if run.kept and run.expires is None:
+            try:
+                self._tag(name, records.lifetime_tags(kept=True, expires=None))
+            except GpuInferError as error:
+                text = f"its tags do not say yet that it is kept, for sweep() on other machines; keep() does: {error}"
+                emit(Event(name, "keep", "warning", text))
+        made = [one for one in records.entries(self._key) if one.details["run"] == run.id]
+        records.settle_all(made, state="live")
+
+    def wait(self, name: str, *, timeout: float) -> Deployment:
+        """Wait until the deployment is ready, then let it have the requests of the endpoint.
+
+        Raises:
+            DeploymentError: it failed, with its logs and the traceback of its script.
+        """
+        incoming, spec = self._incoming.get(name, (None, None))
+        if incoming is not None and spec is not None:
+            deployments.wait_ready(self.client, incoming, timeout=timeout)
+            take_over(self.client, spec, incoming.name, Rollout())
+            del self._incoming[name]
+            return self.find(name)
+        found = self.find(name)
+        if found.state in ("Healthy", "Parked"):
+            return found
+        return self._wait_for_another(name, timeout)
+
+    def _wait_for_another(self, name: str, timeout: float) -> Deployment:
+        """What another process has begun: its deployment gets the requests where nothing else has them."""
+        endpoint = self._endpoint(name)
+        traffic: dict[str, int] = endpoint.traffic or {}
+        serving = {deployment for deployment, share in traffic.items() if share}
+        there = deployments.list_deployments(self.client, name)
+        waited = [one.name for one in there if not serving or one.name.lower() in serving]
+        for one in waited:
+            deployments.wait_ready(self.client, deployments.Incoming(name, one, None), timeout=timeout)
+        if waited and not serving:
+            endpoints.send_traffic(self.client, name, {waited[-1]: 100})
+        return self.find(name)
+
+    # --- look ---------------------------------------------------------------------------------------------------------
+
+    def find(self, name: str) -> Deployment:
+        """Look at one service."""
+        return self._seen(self._endpoint(name))
+
+    def services(self) -> list[Deployment]:
+        """All online endpoints of the workspace, whoever has deployed them."""
+        return [self._seen(endpoint) for endpoint in endpoints.list_endpoints(self.client)]
+
+    def logs(self, name: str) -> str:
+        """What both containers of each deployment have written."""
+        self._endpoint(name)
+        there = deployments.list_deployments(self.client, name)
+        return deployments.logs_of(self.client, name, [one.name for one in there])
+
+    # --- change -------------------------------------------------------------------------------------------------------
+
+    def update(
+        self, name: str, spec: ServiceSpec, template: Template | None, *, rollout: Rollout | None = None
+    ) -> Deployment:
+        """Deploy beside what serves, move the traffic by steps, then delete the old deployment.
+
+        Raises:
+            DeploymentError: the new one does not start, or does not answer; the old one serves on.
+        """
+        endpoint, entry = self._endpoint(name), self._entry(name)
+        known = records.read_tags(endpoint.tags)
+        kept = bool(entry.details["kept"]) if entry else known.get("kept", True)
+        expires = entry.expires if entry else known.get("expires")
+        run = replace(records.new_run(ttl=None, keep=kept), expires=expires)
+        chosen = template or bare_template()
+        spec = replace(spec, name=name)
+        try:
+            model = self._model(spec, chosen, known.get("run", run.id))
+            tags = records.tags_of(spec, run, created=time.time(), nodes=_nodes(spec))
+            colour = deployments.free_name(deployments.list_deployments(self.client, name))
+            self._deploy(spec, colour, chosen, model, run=run, tags=tags)
+            incoming, _ = self._incoming.pop(name)
+            deployments.wait_ready(self.client, incoming, timeout=self.default_wait, doing="updating")
+            take_over(self.client, spec, colour, rollout or Rollout())
+        except BaseException as error:
+            self._incoming.pop(name, None)
+            removing.roll_back(self.client, run, error)
+            raise
+        records.settle_all([one for one in records.entries(self._key) if one.details["run"] == run.id], state="live")
+        if entry is not None:
+            records.settle(entry, model=model.id)
+        return replace(self.find(name), model_ref=model.ref)
+
+    def scale(self, name: str, *, replicas: int | tuple[int, int] | None, workers: int | None) -> Deployment:
+        """Change how many instances serve.
+
+        Raises:
+            UnsupportedError: worker processes cannot be changed so.
+            DeploymentError: Azure refused it.
+        """
+        if workers is not None:
+            message = "The worker processes of an instance are part of its container: use update(workers=...)."
+            raise UnsupportedError(message)
+        self._endpoint(name)
+        if replicas is not None:
+            for one in deployments.list_deployments(self.client, name):
+                self._scale(name, one, Scale.of(replicas))
+        return self.find(name)
+
+    def _scale(self, name: str, deployment: Any, scale: Scale) -> None:
+        doing = f"scaling service {name!r}"
+        deployment.instance_count = scale.replicas
+        poller = call(
+            self.client.online_deployments.begin_create_or_update, deployment, doing=doing, default=DeploymentError
+        )
+        incoming = deployments.Incoming(name, deployment.name, poller)
+        deployments.wait_ready(self.client, incoming, timeout=self.default_wait, doing="scaling")
+        entry = records.find(self._key, records.DEPLOYMENT, deployments.entry_name(name, deployment.name))
+        if entry is not None:
+            records.settle(entry, nodes=scale.replicas)
+
+    def rotate_keys(self, name: str) -> None:
+        """Replace both keys.
+
+        Raises:
+            UnsupportedError: the service has none, since it is scored with tokens.
+        """
+        endpoint = self._endpoint(name)
+        if endpoint.auth_mode != "key":
+            message = f"Service {name!r} is scored with tokens, so there are no keys to replace."
+            raise UnsupportedError(message)
+        endpoints.rotate_keys(self.client, name)
+
+    def keep(self, name: str, *, ttl: float | None) -> Deployment:
+        """Let endpoint and deployments outlive this process: for ``ttl`` seconds, or for good where ``None``."""
+        expires = None if ttl is None else time.time() + ttl
+        self._endpoint(name)
+        records.settle_all(self._all_of(name), state="live", kept=True, block=False, expires=expires)
+        self._tag(name, records.lifetime_tags(kept=True, expires=expires))
+        return self.find(name)
+
+    def hold(self, name: str) -> None:
+        """Note that the service is used in a ``with`` block: it is nobody's once this process has ended."""
+        entry = self._entry(name)
+        if entry is not None and not entry.details["kept"]:
+            records.settle_all(self._all_of(name), block=True)
+
+    # --- remove -------------------------------------------------------------------------------------------------------
+
+    def delete(self, name: str, *, cluster: bool, model: bool = False, created: float | None = None) -> None:
+        """The endpoint with all its deployments, then the models registered for it; each is seen to be gone.
+
+        Raises:
+            TeardownError: something is left.
+        """
+        del cluster  # a Kubernetes cluster was there before
+        entry = self._entry(name)
+        if created is not None and entry is not None and entry.created != created:
+            return  # another one has its name by now
+        self._incoming.pop(name, None)
+        removing.delete(self.client, name, model=model)
+
+    def remove(self, entry: Entry) -> None:
+        """Remove what one entry of the ledger names, and strike it out.
+
+        Raises:
+            TeardownError: it is still there.
+        """
+        removing.remove(self.client, entry)
+
+    # --- what is there ------------------------------------------------------------------------------------------------
+
+    def entries(self) -> list[Entry]:
+        """What the ledger of this machine has of this workspace."""
+        return records.entries(self._key)
+
+    def tagged(self) -> list[Entry]:
+        """What the tags of the workspace's endpoints and deployments tell of."""
+        found: list[Entry] = []
+        for endpoint in endpoints.list_endpoints(self.client):
+            life = records.read_tags(endpoint.tags)
+            if not life:
+                continue
+            found.append(records.unwritten(self._key, records.SERVICE, endpoint.name, life))
+            for one in deployments.list_deployments(self.client, endpoint.name):
+                known = records.read_tags(one.tags)
+                if known:
+                    # How long it lives is changed on the endpoint.
+                    known = {**known, "kept": life["kept"], "expires": life["expires"]}
+                    name = deployments.entry_name(endpoint.name, one.name)
+                    found.append(records.unwritten(self._key, records.DEPLOYMENT, name, known))
+        return found
+
+    def state_of(self, entry: Entry) -> str:
+        """How Azure calls the state of what an entry names; ``absent`` where it is not there."""
+        if entry.kind == records.SERVICE:
+            found = endpoints.look(self.client, entry.name, twice=True)
+        else:
+            endpoint, _, name = entry.name.partition("/")
+            found = deployments.look(self.client, endpoint, name, twice=True)
+        return "absent" if found is None else found.provisioning_state or "unknown"
+
+    # --- inside -------------------------------------------------------------------------------------------------------
+
+    def _entry(self, name: str) -> Entry | None:
+        return records.find(self._key, records.SERVICE, name)
+
+    def _all_of(self, name: str) -> list[Entry]:
+        """The entries of an endpoint and of its deployments."""
+        return [one for one in records.entries(self._key) if one.name.partition("/")[0] == name]
+
+    def _tag(self, name: str, tags: dict[str, str]) -> None:
+        before: dict[str, str] = self._endpoint(name).tags or {}
+        endpoints.change(self.client, name, doing=f"noting how long {name!r} lives on", tags={**before, **tags})
+
+    def _seen(self, endpoint: Any) -> Deployment:
+        there = deployments.list_deployments(self.client, endpoint.name)
+        return deployments.deployment_of(self.client, endpoint, there, self._entry(endpoint.name))
+
+    def _endpoint(self, name: str) -> Any:
+        endpoint = endpoints.look(self.client, name)
+        if endpoint is None:
+            known = ", ".join(other.name for other in endpoints.list_endpoints(self.client)) or "none"
+            message = (
+                f"There is no online endpoint {name!r} in workspace {self.client.workspace_name!r}. There: {known}."
+            )
+            raise ServiceNotFoundError(message)
+        return endpoint
+
+
+def _nodes(spec: ServiceSpec) -> dict[str, Any]:
+    """What is paid for a deployment; on Kubernetes nothing, since the cluster is."""
+    if spec.cluster is not None:
+        return {"vm_size": "", "nodes": 0}
+    return {"vm_size": spec.resources.vm_size or "", "nodes": spec.scale.replicas}
+
+
+def _price(spec: ServiceSpec) -> float:
+    nodes = _nodes(spec)
+    return records.cluster_price(nodes["vm_size"], nodes["nodes"])

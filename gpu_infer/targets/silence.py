@@ -1,0 +1,142 @@
+"""Keeps what the Azure SDKs print, log and warn of off the user's screen, and secrets out of what they log.
+
+``azureml-core`` prints to standard output. ``azure-ai-ml`` prints a dot for each look at a long operation, from a
+thread of its own, writes to standard error with each upload, and hangs handlers of its own on its loggers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import threading
+import warnings
+from collections.abc import Generator
+from typing import Any, TextIO, cast
+
+from gpu_infer.blotting import blotted
+
+__all__ = ["quiet", "quiet_operation"]
+
+_TALKATIVE = ("urllib3.connectionpool", "msrest.http_logger", "azure.core.pipeline.policies.http_logging_policy")
+"""Loggers that write whole requests. Filtered while a call of ours runs: they are not ours."""
+
+_POLLER = "LROPoller("
+"""What azure-core calls the thread that looks after a long operation."""
+
+_FAMILIES = ("azureml", "msrest", "azure")
+
+_OPERATION = 0
+"""Stands among the silent threads for those of long operations; no thread has this number."""
+
+
+@contextlib.contextmanager
+def quiet() -> Generator[None]:
+    """Silence the SDK in this thread."""
+    for name in _FAMILIES:
+        logger = logging.getLogger(name)
+        if not logger.handlers:
+            logger.addHandler(logging.NullHandler())  # or logging's last resort writes to standard error
+    # Model.deploy() warns of its deprecation in the name of who calls it, which is the module of our calls.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"gpu_infer\.targets\.calls")
+    with _silenced(threading.get_ident()):
+        yield
+
+
+@contextlib.contextmanager
+def quiet_operation() -> Generator[None]:
+    """Silence the threads that look after long operations; this one may speak."""
+    with _silenced(_OPERATION):
+        yield
+
+
+# --- inside -----------------------------------------------------------------------------------------------------------
+
+
+class _Muffler:
+    """A stream without what silent threads print."""
+
+    def __init__(self, original: TextIO) -> None:
+        self.original = original
+
+    def write(self, text: str) -> int:
+        thread = threading.current_thread()
+        return len(text) if _is_silent(thread.ident, thread.name) else self.original.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.original, name)
+
+
+class _Blotter(logging.Filter):
+    """Takes addresses with a signature, and tokens, out of what is logged of a request where somebody logs at DEBUG."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        clean = blotted(text)
+        if clean != text:
+            record.msg, record.args = clean, ()
+        return True
+
+
+class _Hush(logging.Filter):
+    """Drops what silent threads log, for handlers that the SDK has hung up itself."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not _is_silent(record.thread, record.threadName)
+
+
+_blotter, _hush = _Blotter(), _Hush()
+_silent: dict[int, int] = {}
+_lock = threading.Lock()
+_mufflers: dict[str, _Muffler] = {}
+_hushed: list[logging.Handler] = []
+
+
+def _is_silent(thread: int | None, name: str | None) -> bool:
+    return thread in _silent or (_OPERATION in _silent and (name or "").startswith(_POLLER))
+
+
+@contextlib.contextmanager
+def _silenced(who: int) -> Generator[None]:
+    with _lock:
+        if not _silent:
+            _begin()
+        _silent[who] = _silent.get(who, 0) + 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _silent[who] -= 1
+            if not _silent[who]:
+                del _silent[who]
+            if not _silent:
+                _end()
+
+
+def _begin() -> None:
+    for name in ("stdout", "stderr"):
+        _mufflers[name] = _Muffler(getattr(sys, name))
+        setattr(sys, name, cast("TextIO", _mufflers[name]))
+    for name in _TALKATIVE:
+        logging.getLogger(name).addFilter(_blotter)
+    for handler in _handlers_of_the_sdk():
+        handler.addFilter(_hush)
+        _hushed.append(handler)
+
+
+def _end() -> None:
+    for name in ("stdout", "stderr"):
+        muffler = _mufflers.pop(name)
+        if getattr(sys, name) is muffler:  # else somebody has put another in its place meanwhile
+            setattr(sys, name, muffler.original)
+    for name in _TALKATIVE:
+        logging.getLogger(name).removeFilter(_blotter)
+    while _hushed:
+        _hushed.pop().removeFilter(_hush)
+
+
+def _handlers_of_the_sdk() -> list[logging.Handler]:
+    """Those that ``azure-ai-ml`` hangs on its loggers, which tell nothing to the loggers above them."""
+    loggers = [logger for name, logger in logging.root.manager.loggerDict.items() if name.startswith("azure.ai.ml")]
+    found = [handler for logger in loggers if isinstance(logger, logging.Logger) for handler in logger.handlers]
+    return [handler for handler in found if type(handler) is logging.StreamHandler]
