@@ -102,7 +102,7 @@ def ml_client(url: str) -> Any:
     """A client of ``azure-ai-ml`` for the emulator at ``url``, from any process of this machine.
 
     Sets ``REQUESTS_CA_BUNDLE`` and ``NO_PROXY`` as :func:`workspace` does. The emulator answers all that
-    ``online_endpoints``, ``models`` and ``environments`` ask; deployments are made by ``Emulator.add_deployment``.
+    ``online_endpoints``, ``online_deployments``, ``models`` and ``environments`` ask.
 
     Args:
         url: ``Emulator.url``, or what ``gpu-infer emulator`` printed.

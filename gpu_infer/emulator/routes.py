@@ -10,6 +10,7 @@ from .assets.routes import ROUTES as ASSETS
 from .assets.storage import ROUTES as STORAGE
 from .compute.routes import ROUTES as COMPUTE
 from .models.routes import ROUTES as MODELS
+from .online.deployments import ROUTES as DEPLOYMENTS
 from .online.lro import ROUTES as ONLINE_OPERATIONS
 from .online.routes import ROUTES as ENDPOINTS
 from .online.scoring import ROUTES as ENDPOINT_SCORING
@@ -19,7 +20,7 @@ from .services.scoring import ROUTES as SCORING
 
 __all__ = ["ONLINE", "TABLE"]
 
-ONLINE = (*ENDPOINTS, *ONLINE_OPERATIONS, *ASSETS, *REGISTRY, *STORAGE)
+ONLINE = (*ENDPOINTS, *DEPLOYMENTS, *ONLINE_OPERATIONS, *ASSETS, *REGISTRY, *STORAGE)
 """What only azure-ai-ml asks for."""
 
 TABLE = Table((*ARM, *AAD, *COMPUTE, *ARTIFACTS, *MODELS, *SERVICES, *SCORING, *ONLINE, *ENDPOINT_SCORING))

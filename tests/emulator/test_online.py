@@ -127,6 +127,17 @@ def test_every_operation_of_this_half_is_asked_for(
         client.datastores.get("workspaceblobstore").container_name
         == next(iter(client.datastores.list())).container_name
     )
+    create(client, entities)
+    configuration = entities.CodeConfiguration(code=str(tmp_path / "code"), scoring_script="score.py")
+    options = {"model": "azureml:net:1", "environment": "azureml:gpu:1", "instance_type": "Standard_NC4as_T4_v3"}
+    wanted = entities.ManagedOnlineDeployment(
+        name="blue", endpoint_name="gpu-rn", code_configuration=configuration, instance_count=1, **options
+    )
+    for _ in range(2):
+        client.online_deployments.begin_create_or_update(wanted, skip_script_validation=True).result()
+    assert "run_services=False" in client.online_deployments.get_logs("blue", "gpu-rn", lines=1)
+    assert client.online_deployments.get("blue", "gpu-rn").name == "blue"
+    client.online_deployments.begin_delete("blue", "gpu-rn").result()
     assert set(operations(emulator)) - {"workspace.get"} == Table(ONLINE).operations
 
 

@@ -11,7 +11,7 @@ from ..scoring.rollout import Layout, Rollout
 from ..state import State
 from .models import Deployment, Endpoint
 
-__all__ = ["begin", "wait"]
+__all__ = ["begin", "new_rollout", "wait"]
 
 _LOOK = 0.05
 """Seconds between two looks at a container that starts."""
@@ -22,21 +22,27 @@ _SHOWN = 2_000
 
 def begin(state: State, endpoint: Endpoint, deployment: Deployment, layout: Layout) -> None:
     """Start the containers of a deployment, unless the emulator runs none. The caller holds the lock."""
-    settings = state.settings
     endpoint.deployments[deployment.name] = deployment
-    if not settings.run_services:
+    if not state.settings.run_services:
         return
+    deployment.rollout = new_rollout(state, endpoint, deployment, layout)
+    deployment.rollout.start()
+
+
+def new_rollout(state: State, endpoint: Endpoint, deployment: Deployment, layout: Layout) -> Rollout:
+    """Containers of a deployment, not yet started; they end with the emulator. The caller holds the lock."""
+    settings = state.settings
     folder: Path = settings.folder / "online" / f"{endpoint.name}-{deployment.name}-{len(state.rollouts)}"
-    deployment.rollout = Rollout(
+    rollout = Rollout(
         f"{endpoint.name}-{deployment.name}",
         layout,
         folder,
-        replicas=1,
+        replicas=deployment.replicas,
         processes=settings.processes_per_service,
         report=state.report,
     )
-    state.rollouts.append(deployment.rollout)
-    deployment.rollout.start()
+    state.rollouts.append(rollout)
+    return rollout
 
 
 def wait(

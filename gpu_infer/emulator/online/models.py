@@ -42,6 +42,13 @@ class Deployment:
         environment: variables of the container.
         limits: of requests.
         rollout: its processes; ``None``: the emulator runs none.
+        latest: those that were started last, whether they came up or not; ``None``: those of ``rollout``.
+        files: what its processes are made of.
+        replicas: how many instances it has.
+        sent: what else was said of it, and is shown as it came.
+        tags: of the resource.
+        state: ``provisioningState``.
+        operation: the last long operation on it.
         created: when.
     """
 
@@ -50,7 +57,30 @@ class Deployment:
     environment: dict[str, str]
     limits: Limits
     rollout: Rollout | None = None
+    latest: Rollout | None = None
+    files: Layout | None = None
+    replicas: int = 1
+    sent: dict[str, Any] = field(default_factory=dict[str, Any])
+    tags: dict[str, str] = field(default_factory=dict[str, str])
+    state: str = "Succeeded"
+    operation: Operation | None = None
     created: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    def check_idle(self) -> None:
+        """Refuse to begin an operation on it while another runs.
+
+        Raises:
+            Refusal: 409.
+        """
+        if self.operation is not None and self.operation.state == "Running":
+            message = f"There is already an active operation on the deployment {self.name!r}. Wait until it ends."
+            raise Refusal(409, "Conflict", message)
+
+    def end(self) -> None:
+        """End its processes."""
+        for rollout in (self.rollout, self.latest):
+            if rollout:
+                rollout.end()
 
 
 @dataclass(slots=True)
@@ -128,6 +158,12 @@ class Endpoint:
         if total not in (0, 100) or min(traffic.values(), default=0) < 0:
             raise Refusal(400, "BadRequest", f"The traffic must sum to 0 or 100 percent, not {total}.")
 
+    def remove(self, deployment: Deployment) -> None:
+        """Forget a deployment; its processes end."""
+        self.deployments.pop(deployment.name, None)
+        self.traffic.pop(deployment.name, None)
+        deployment.end()
+
     def renew_key(self, which: Literal["primary", "secondary"]) -> None:
         """Give it a new key in the place of one; the old one is refused from now on."""
         primary, secondary = self.keys
@@ -137,7 +173,7 @@ class Endpoint:
     def open_doors(self) -> None:
         """Let callers in on the terms that hold now."""
         for deployment in self.deployments.values():
-            front = deployment.rollout.open(1) if deployment.rollout else None
+            front = deployment.rollout.open(deployment.replicas) if deployment.rollout else None
             if front is None:
                 continue
             front.keys = self.keys
@@ -171,8 +207,9 @@ class Endpoints:
         """Forget an endpoint with its deployments; their processes end."""
         self.all.pop(endpoint.name, None)
         for deployment in endpoint.deployments.values():
-            if deployment.rollout:
-                deployment.rollout.end()
+            if deployment.operation:
+                deployment.operation.cancel()
+            deployment.end()
 
 
 def check_name(kind: str, name: str) -> None:

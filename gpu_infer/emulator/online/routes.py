@@ -11,7 +11,7 @@ from ..routing import WORKSPACE, Route
 from ..state import State
 from ..wire import Refusal, Request, Response, answer, mapping
 from . import lro
-from .models import AuthMode, Deployment, Endpoint, check_name
+from .models import AuthMode, Endpoint, check_name
 
 __all__ = ["ROUTES"]
 
@@ -126,11 +126,6 @@ def _list(state: State, _request: Request) -> Response:
     return answer({"value": [_shown(state, endpoint) for endpoint in state.endpoints.all.values()]})
 
 
-def _deployments(state: State, request: Request) -> Response:
-    endpoint = state.endpoints.find(request.args["name"])
-    return answer({"value": [_shown_deployment(state, endpoint, one) for one in endpoint.deployments.values()]})
-
-
 def _keys(state: State, request: Request) -> Response:
     endpoint = state.endpoints.find(request.args["name"])
     _check_mode(endpoint, "key")
@@ -203,38 +198,7 @@ def _shown(state: State, endpoint: Endpoint) -> dict[str, Any]:
     }
 
 
-def _shown_deployment(state: State, endpoint: Endpoint, deployment: Deployment) -> dict[str, Any]:
-    """A deployment as the service shows it."""
-    limits = deployment.limits
-    return {
-        "id": f"{_id(state, endpoint)}/deployments/{deployment.name}",
-        "name": deployment.name,
-        "type": f"{_TYPE}/deployments",
-        "location": state.settings.location,
-        "tags": {},
-        "sku": {"name": "Default", "capacity": 1},
-        "properties": {
-            "endpointComputeType": "Kubernetes",
-            "codeConfiguration": {
-                "codeId": f"{state.settings.scope}/codes/{endpoint.name}-{deployment.name}/versions/1",
-                "scoringScript": deployment.entry_script,
-            },
-            "environmentVariables": deployment.environment,
-            "requestSettings": {
-                "maxConcurrentRequestsPerInstance": limits.max_concurrent,
-                "requestTimeout": f"PT{limits.timeout_ms / 1000:g}S",
-            },
-            "scaleSettings": {"scaleType": "Default"},
-            "containerResourceRequirements": {},
-            "appInsightsEnabled": False,
-            "properties": {},
-            "provisioningState": "Succeeded",
-        },
-        "systemData": _system_data(deployment),
-    }
-
-
-def _system_data(made: Endpoint | Deployment) -> dict[str, str]:
+def _system_data(made: Endpoint) -> dict[str, str]:
     moment = made.created.isoformat()
     return {"createdBy": "emulator", "createdAt": moment, "lastModifiedBy": "emulator", "lastModifiedAt": moment}
 
@@ -244,7 +208,6 @@ ROUTES = (
     Route("GET", _ENDPOINT, "endpoints.get", _get, "arm"),
     Route("DELETE", _ENDPOINT, "endpoints.delete", _delete, "arm"),
     Route("GET", f"{WORKSPACE}/onlineEndpoints", "endpoints.list", _list, "arm"),
-    Route("GET", f"{_ENDPOINT}/deployments", "deployments.list", _deployments, "arm"),
     Route("POST", f"{_ENDPOINT}/listKeys", "endpoints.keys", _keys, "arm"),
     Route("POST", f"{_ENDPOINT}/regenerateKeys", "endpoints.regenerate", _regenerate, "arm"),
     Route("POST", f"{_ENDPOINT}/token", "endpoints.token", _token, "arm"),

@@ -154,6 +154,12 @@ class Rollout:
         written = self._replicas.logs() if self._replicas else ""
         return "\n".join(text for text in (written, self._problem) if text)
 
+    def fetched(self) -> str:
+        """Which files were laid out for the containers, one on a line."""
+        if self._thread.is_alive():
+            return ""
+        return "\n".join(f"Fetched {target}" for _, target, _ in self._layout.files)
+
     def end(self) -> None:
         """Have the processes end; returns at once."""
         with self._lock:

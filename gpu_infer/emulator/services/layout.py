@@ -12,7 +12,7 @@ from ..models.models import Models
 from ..scoring.rollout import Layout
 from ..wire import Refusal, items, mapping
 
-__all__ = ["plan"]
+__all__ = ["model_files", "plan"]
 
 _ARTIFACT = "aml://artifact/"
 
@@ -36,7 +36,7 @@ def plan(request: Mapping[str, Any], artifacts: Artifacts, models: Models) -> La
         unpack = bool(asset.get("unpack"))
         files.append((path, "app" if unpack else f"app/{Path(str(asset.get('id'))).name}", unpack))
     for model_id in items(request.get("modelIds")):
-        files += _model_files(str(model_id), artifacts, models)
+        files += model_files(str(model_id), artifacts, models)
     return Layout(variables.get("AZUREML_ENTRY_SCRIPT", ""), variables, tuple(files))
 
 
@@ -46,7 +46,17 @@ def _file(url: str, artifacts: Artifacts) -> Path:
     return artifacts.existing(blob_name(url.removeprefix(_ARTIFACT)))
 
 
-def _model_files(model_id: str, artifacts: Artifacts, models: Models) -> list[tuple[Path, str, bool]]:
+def model_files(model_id: str, artifacts: Artifacts, models: Models) -> list[tuple[Path, str, bool]]:
+    """From where to where the files of a model go, and whether to unpack them.
+
+    Args:
+        model_id: ``name:version``.
+        artifacts: where they are.
+        models: of the workspace.
+
+    Raises:
+        Refusal: 404, there is none, or it was never uploaded.
+    """
     model = models.find(model_id)
     asset = models.asset_of(model) if model else None
     if model is None or asset is None:
