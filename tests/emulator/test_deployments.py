@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,7 @@ def run(data):
 CRASHING = "def init():\n    raise LookupError('no weights')\n\n\ndef run(data): ...\n"
 
 
-@pytest.fixture(autouse=True)
-def entities(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setenv("AZUREML_CURRENT_CLOUD", "AzureCloud")  # each MLClient() sets it, for good
-    return pytest.importorskip("azure.ai.ml.entities", reason="azure-ai-ml is not installed: make setup")
+pytestmark = pytest.mark.usefixtures("entities")
 
 
 @pytest.fixture
@@ -57,7 +55,6 @@ def client(emulator: Emulator, entities: Any) -> Any:
     return client
 
 
-SLOW = {"run_services": False, "transitions": {"deployments.update": Transition.after_polls(2)}}
 no_processes = pytest.mark.parametrize("emulator", [{"run_services": False}], indirect=True)
 
 
@@ -200,6 +197,50 @@ def test_a_fault_fails_the_deployment(client: Any, entities: Any, emulator: Emul
     assert (failed.value.status_code, failed.value.error.code) == (200, "ImageBuildFailure")
     assert client.online_deployments.get("blue", "gpu-rn").provisioning_state == "Failed"
     client.online_deployments.begin_delete("blue", "gpu-rn").result()
+
+
+@no_processes
+def test_after_an_update_that_fails_what_runs_is_shown(
+    client: Any, entities: Any, emulator: Emulator, source: Path
+) -> None:
+    from azure.core.exceptions import HttpResponseError
+
+    deploy(client, entities, source, tags={"of": "the first"})
+    emulator.add_fault(Fault("deployments.update", "fail_operation"))
+    with pytest.raises(HttpResponseError, match="An internal server error occurred"):
+        deploy(client, entities, source, instance_count=3, environment_variables={"WHO": "nobody"})
+    shown = client.online_deployments.get("blue", "gpu-rn")
+    assert (shown.provisioning_state, shown.instance_count, shown.tags) == ("Failed", 1, {"of": "the first"})
+    assert shown.environment_variables == {"WHO": "blue"}
+
+
+@no_processes
+@pytest.mark.parametrize(
+    ("sku", "settings", "message"),
+    [
+        ({"capacity": "many"}, {}, "capacity .* not 'many'"),
+        ({"capacity": 0}, {}, "capacity .* not 0"),
+        ({"capacity": 1}, {"maxConcurrentRequestsPerInstance": [2]}, "maxConcurrentRequestsPerInstance .* not .2"),
+        ({"capacity": 1}, {"requestTimeout": "soon"}, "'soon' is no duration"),
+    ],
+)
+def test_what_is_no_number_is_refused(
+    client: Any,
+    entities: Any,
+    emulator: Emulator,
+    source: Path,
+    header: dict[str, str],
+    sku: dict[str, Any],
+    settings: dict[str, Any],
+    message: str,
+) -> None:
+    deploy(client, entities, source)
+    sent = next(call for call in emulator.requests if call.operation == "deployments.create")
+    body = {**sent.body, "sku": sku, "properties": {**sent.body["properties"], "requestSettings": settings}}
+    refused = requests.put(emulator.url + sent.path, json=body, headers=header, timeout=30)
+    assert refused.status_code == 400
+    assert re.search(message, refused.json()["error"]["message"])
+    assert client.online_deployments.get("blue", "gpu-rn").provisioning_state == "Succeeded"
 
 
 @pytest.mark.parametrize(

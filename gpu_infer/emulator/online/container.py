@@ -14,7 +14,7 @@ from ..state import CONTAINER, State
 from ..wire import Refusal, mapping
 from .models import Limits
 
-__all__ = ["limits", "plan"]
+__all__ = ["limits", "plan", "whole"]
 
 _ASSET = re.compile(r".*/(codes|models|environments)/([^/]+)/versions/([^/]+)")
 _DURATION = re.compile(r"P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+(?:\.\d+)?)S)?)?")
@@ -70,13 +70,27 @@ def limits(properties: Mapping[str, Any]) -> Limits:
     """The limits of requests, Azure's own where none are sent.
 
     Raises:
-        Refusal: 400, a time is none in the words of ISO 8601.
+        Refusal: 400, a number is none, or a time is none in the words of ISO 8601.
     """
     sent = mapping(properties.get("requestSettings"))
     known = Limits()
-    at_once = sent.get("maxConcurrentRequestsPerInstance") or known.max_concurrent
+    at_once = whole(sent, "maxConcurrentRequestsPerInstance", known.max_concurrent)
     duration = sent.get("requestTimeout")
-    return Limits(int(at_once), known.timeout_ms if duration is None else _seconds(str(duration)) * 1000)
+    return Limits(at_once, known.timeout_ms if duration is None else _seconds(str(duration)) * 1000)
+
+
+def whole(sent: Mapping[str, Any], name: str, default: int) -> int:
+    """A number of things: 1 or more, ``default`` where nothing is sent.
+
+    Raises:
+        Refusal: 400, it is none.
+    """
+    value = sent.get(name)
+    if value is None:
+        return default
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise Refusal(400, "BadRequest", f"The {name} is a whole number, 1 or more, not {value!r}.")
+    return value
 
 
 def _seconds(duration: str) -> float:

@@ -10,7 +10,7 @@ from ..scoring.rollout import Layout, Rollout
 from ..state import State
 from ..wire import Refusal, Request, Response, answer, mapping
 from . import lro
-from .container import limits, plan
+from .container import limits, plan, whole
 from .deploy import new_rollout
 from .models import Deployment, Endpoint, check_name
 
@@ -39,6 +39,7 @@ def _put(state: State, request: Request) -> Response:
     body = request.document
     properties = mapping(body.get("properties"))
     files, wanted = plan(state, properties), limits(properties)
+    replicas = whole(mapping(body.get("sku")), "capacity", 1)
     if kind == "deployments.create":
         try:
             check_name("a deployment", name)
@@ -48,8 +49,8 @@ def _put(state: State, request: Request) -> Response:
     else:
         deployment = endpoint.deployments[name]
         deployment.check_idle()
-    deployment.sent, deployment.tags = properties, mapping(body.get("tags"))
-    deployment.replicas = int(mapping(body.get("sku")).get("capacity") or 1)
+    before = deployment.sent, deployment.tags, deployment.replicas
+    deployment.sent, deployment.tags, deployment.replicas = properties, mapping(body.get("tags")), replicas
     rollout = _begin(state, endpoint, deployment, files)
 
     def finish() -> Outcome:
@@ -62,6 +63,8 @@ def _put(state: State, request: Request) -> Response:
             deployment.entry_script, deployment.environment = files.entry_script, files.environment
             deployment.limits, deployment.files = wanted, files
             endpoint.open_doors()
+        elif deployment.files:  # what ran before runs on, and is what there is to see
+            deployment.sent, deployment.tags, deployment.replicas = before
         return error
 
     deployment.state = "Creating" if kind == "deployments.create" else "Updating"
