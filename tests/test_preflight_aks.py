@@ -115,7 +115,7 @@ def test_without_the_regions_list_an_unknown_size_passes():
 def test_a_part_of_a_gpu_is_said():
     _, (finding,) = resolve("NV6ads_A10_v5", None)
     assert (finding.level, finding.code) == ("warning", "vm-fraction")
-    assert "has 1/6 of an A10 with 4 GB. It counts as one GPU" in str(finding)
+    assert "Nodes of size Standard_NV6ads_A10_v5 have 1/6 of an A10 with 4 GB. It counts as one GPU" in str(finding)
 
 
 def test_nothing_asked_is_nothing_said():

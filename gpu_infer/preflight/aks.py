@@ -10,9 +10,8 @@ from gpu_infer.bundle import Template
 from gpu_infer.catalog import VmSize, find_size
 from gpu_infer.errors import Finding
 from gpu_infer.preflight.clusters import check_cluster, nodes_of, size_of
-from gpu_infer.preflight.common import check_files, check_name, check_settings, check_template
-from gpu_infer.preflight.conda_files import lint_conda
-from gpu_infer.preflight.entry_script import check_entry_script, check_hooks
+from gpu_infer.preflight.common import check_name, check_template
+from gpu_infer.preflight.container import Door, check_contents, check_door, check_model, name_taken
 from gpu_infer.preflight.facts import WorkspaceFacts
 from gpu_infer.preflight.vm_sizes import gpus_per_node
 from gpu_infer.serving.model_finder import FoundModel
@@ -20,15 +19,8 @@ from gpu_infer.spec import DEFAULT_CPU_CORES, DEFAULT_MEMORY_GB, Cluster, Servic
 
 __all__ = ["check_aks", "check_container", "check_room"]
 
-MAX_TIMEOUT = 300.0
-MAX_PAYLOAD_MB = 100.0
-"""What the router in front of AKS services waits and takes at most (azure-ai-docs, how-to-deploy-azure-kubernetes)."""
-
-MAX_MODEL_FILES = 1500
-"""Of one registered model (azure-ai-docs, resource-limits-capacity)."""
-
-GPU_OVERHEAD = 1.2
-"""Memory that a framework takes on top of the weights, as a factor."""
+DOOR = Door("the router in front of AKS services", max_timeout=300.0, max_payload_mb=100.0)
+"""Its limits: azure-ai-docs, how-to-deploy-azure-kubernetes."""
 
 _CPU_RESERVED = ((1, 0.06), (2, 0.10), (4, 0.14), (8, 0.18), (16, 0.26), (32, 0.42))
 _MEMORY_RESERVED = ((4.0, 0.25), (4.0, 0.20), (8.0, 0.10), (112.0, 0.06), (math.inf, 0.02))
@@ -65,33 +57,21 @@ def check_aks(
         *_check_service(spec, facts),
         *check_cluster(cluster, facts),
         *check_room(spec, cluster, facts),
-        *_check_model(spec, size_of(cluster, facts), found, model_bytes),
+        *check_model(spec, size_of(cluster, facts), found, model_bytes),
         *check_template(spec, found),
         *check_container(spec, template, today=today),
     ]
 
 
 def check_container(spec: ServiceSpec, template: Template | None, *, today: date) -> list[Finding]:
-    """The checks of what goes into the container, wherever it will run: scripts, hooks, conda file, settings.
+    """The checks of what goes into a container on AKS, whatever cluster it will run on.
 
     Args:
         spec: its scripts, hooks, conda file and settings.
         template: that is used, ``None`` where the entry script and the conda file do without.
         today: the day that decides what is out of date.
     """
-    from gpu_infer.preflight.imports import check_imports  # needs packages of the extra
-
-    conda = _conda_text(spec, template)
-    return [
-        *_check_limits(spec),
-        *check_hooks(spec),
-        *check_entry_script(spec),
-        *check_files(spec),
-        *check_settings(spec),
-        *_check_device(spec),
-        *(lint_conda(conda, gpu=spec.resources.gpus > 0, today=today) if _has_conda_file(spec) else []),
-        *check_imports(spec, conda),
-    ]
+    return [*check_door(spec, DOOR), *check_contents(spec, template, today=today)]
 
 
 def check_room(spec: ServiceSpec, cluster: Cluster, facts: WorkspaceFacts) -> list[Finding]:
@@ -117,27 +97,12 @@ def check_room(spec: ServiceSpec, cluster: Cluster, facts: WorkspaceFacts) -> li
 # --- inside -----------------------------------------------------------------------------------------------------------
 
 
-def _has_conda_file(spec: ServiceSpec) -> bool:
-    return spec.conda_file is not None and spec.conda_file.is_file()
-
-
-def _conda_text(spec: ServiceSpec, template: Template | None) -> str:
-    if spec.conda_file is None:
-        return template.conda if template is not None else ""
-    try:
-        return spec.conda_file.read_text("utf-8")
-    except (OSError, UnicodeDecodeError):
-        return ""  # check_files() and lint_conda() say what is wrong with it
-
-
 def _check_service(spec: ServiceSpec, facts: WorkspaceFacts) -> list[Finding]:
     if not facts.service_exists:
         return []
     if spec.overwrite:
         return [Finding("info", "replaces", f"Service {spec.name!r} is there; it is replaced by this one.")]
-    message = f"There is a service {spec.name!r} in the workspace already."
-    fix = f"Give another name=, overwrite=True, or use gpu_infer.attach({spec.name!r}, workspace)."
-    return [Finding("error", "name-taken", message, fix)]
+    return [name_taken(spec, "a service")]
 
 
 @dataclass(frozen=True)
@@ -237,71 +202,3 @@ def _free_memory(size: VmSize) -> float:
         reserved += min(left, width) * share
         left = max(0.0, left - width)
     return size.memory_gb - reserved
-
-
-def _check_model(spec: ServiceSpec, vm_size: str, found: FoundModel | None, model_bytes: int | None) -> list[Finding]:
-    findings = _check_model_files(spec)
-    if model_bytes is None:
-        return findings
-    # Our own runtime loads one model for all its workers; what a user's script loads, each worker does.
-    gb, workers = model_bytes / 1e9, spec.scale.workers if spec.entry_script else 1
-    size = find_size(vm_size)
-    copies = f"{workers} workers x {gb:.1f} GB" if workers > 1 else f"a model of {gb:.1f} GB"
-    if size is not None and size.gpu and spec.resources.gpus:
-        memory = size.gpu_memory_gb / max(1.0, size.gpus) * spec.resources.gpus
-        needed = gb * workers * GPU_OVERHEAD
-        # What an optimizer keeps lies in a checkpoint too, and is not loaded.
-        sure = gb * workers > memory and (found is None or found.format != "tf1_checkpoint")
-        if needed > memory:
-            message = (
-                f"The GPU may be too small: {copies} needs about {needed:.1f} GB there with what the framework adds, "
-                f"and a replica on {size.name} has {memory:g} GB."
-            )
-            fix = "Take a size with more GPU memory" + (", or fewer workers." if workers > 1 else ".")
-            findings.append(Finding("error" if sure else "warning", "gpu-memory", message, fix))
-    asked = spec.resources.memory_gb or DEFAULT_MEMORY_GB
-    if gb * workers > asked:
-        message = f"On its way to the GPU {copies} passes through main memory, and a replica has {asked:g} GB of that."
-        fix = f"Give memory_gb={math.ceil(gb * workers * GPU_OVERHEAD + 1)}."
-        findings.append(Finding("warning", "memory", message, fix))
-    return findings
-
-
-def _check_model_files(spec: ServiceSpec) -> list[Finding]:
-    path = spec.model.path
-    if path is None or not path.is_dir():
-        return []
-    count = 0
-    for entry in path.rglob("*"):
-        count += entry.is_file()
-        if count > MAX_MODEL_FILES:
-            message = f"{path} holds more than {MAX_MODEL_FILES:,} files, the most of a registered model."
-            return [
-                Finding("error", "model-files", message, "Give the path of the model alone, without data beside it.")
-            ]
-    return []
-
-
-def _check_limits(spec: ServiceSpec) -> list[Finding]:
-    findings: list[Finding] = []
-    if spec.timeout > MAX_TIMEOUT:
-        message = f"timeout={spec.timeout:g} s: the router in front of AKS services waits {MAX_TIMEOUT:g} s at most."
-        findings.append(
-            Finding("error", "timeout", message, f"Give timeout={MAX_TIMEOUT:g} or less, and smaller requests.")
-        )
-    try:
-        body = float(spec.environment_variables.get("GPU_INFER_MAX_BODY_MB", "0"))
-    except ValueError:
-        return findings  # check_settings() says so
-    if body > MAX_PAYLOAD_MB:
-        message = f"GPU_INFER_MAX_BODY_MB={body:g}: the router takes requests of {MAX_PAYLOAD_MB:g} MB at most."
-        findings.append(Finding("warning", "payload", message, "Send fewer items per request."))
-    return findings
-
-
-def _check_device(spec: ServiceSpec) -> list[Finding]:
-    allowed = spec.environment_variables.get("GPU_INFER_ALLOW_CPU", "").strip().lower() in ("1", "true", "yes")
-    if not allowed or not spec.resources.gpus:
-        return []
-    message = "GPU_INFER_ALLOW_CPU=1: a service that finds no GPU will run on the CPU, with the GPU paid for."
-    return [Finding("warning", "cpu-allowed", message, "Without it such a service fails at its start and says so.")]

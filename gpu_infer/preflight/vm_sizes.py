@@ -1,4 +1,4 @@
-"""Which VM size a cluster gets: not a retired one, not one without a GPU that CUDA knows."""
+"""Which VM size a service runs on: not a retired one, not one without a GPU that CUDA knows."""
 
 from __future__ import annotations
 
@@ -17,9 +17,15 @@ ANOTHER = f'Give a size with a whole NVIDIA GPU, such as vm_size="{DEFAULT_SUCCE
 
 
 def resolve_size(
-    asked: str, facts_sizes: Mapping[str, int] | None, *, replace_retired: bool, today: date
+    asked: str,
+    facts_sizes: Mapping[str, int] | None,
+    *,
+    replace_retired: bool,
+    today: date,
+    machine: str = "node",
+    gpu: bool = True,
 ) -> tuple[str, list[Finding]]:
-    """The VM size to create a cluster of.
+    """The VM size to create machines of.
 
     Azure Machine Learning's own list keeps sizes long after their retirement, so the catalog's date counts; with
     ``replace_retired=False`` a size that the region still lists is taken at its word.
@@ -29,6 +35,8 @@ def resolve_size(
         facts_sizes: the region's own list, each with its GPUs; ``None`` where it could not be read.
         replace_retired: whether a retired size becomes its successor, with a warning; else it is an error.
         today: the day that decides what is retired.
+        machine: what a machine of it is called: a ``node`` of a cluster, an ``instance`` of a deployment.
+        gpu: whether the service is to run on a GPU.
 
     Returns:
         the size's name as Azure spells it, and what is to be said of it.
@@ -39,15 +47,16 @@ def resolve_size(
     size = find_size(asked)
     if size is None:
         name = listed.get(_full(asked).lower(), _full(asked))
-        return name, _check_unknown(name, facts_sizes)
+        return name, _check_unknown(name, facts_sizes, gpu=gpu)
     if size.retired is None or today < size.retired:
-        if not size.cuda:
-            return size.name, _check_gpu(size)
-        return size.name, [*_check_gpu(size), *_check_retiring(size, today), *_check_listed(size, listed)]
+        gpu_findings = _check_gpu(size, machine) if gpu else []
+        if not size.cuda and gpu:
+            return size.name, gpu_findings
+        return size.name, [*gpu_findings, *_check_retiring(size, today), *_check_listed(size, listed, machine)]
     if replace_retired:
         successor = _successor(size)
-        return successor.name, [_replaced(size, successor), *_check_listed(successor, listed)]
-    return size.name, [_retired(size, still_listed=size.name.lower() in listed)]
+        return successor.name, [_replaced(size, successor, machine), *_check_listed(successor, listed, machine)]
+    return size.name, [_retired(size, machine, still_listed=size.name.lower() in listed)]
 
 
 def same_size(one: str, other: str) -> bool:
@@ -63,9 +72,9 @@ def gpus_per_node(name: str, facts_sizes: Mapping[str, int] | None = None) -> in
     return {listed.lower(): gpus for listed, gpus in (facts_sizes or {}).items()}.get(_full(name).lower())
 
 
-def price(size: VmSize) -> str:
-    """Its price in words."""
-    return "price unknown" if size.price_per_hour is None else f"${size.price_per_hour:.2f} per hour and node"
+def price(size: VmSize, machine: str) -> str:
+    """The price of a machine in words."""
+    return "price unknown" if size.price_per_hour is None else f"${size.price_per_hour:.2f} per hour and {machine}"
 
 
 # --- inside -----------------------------------------------------------------------------------------------------------
@@ -96,26 +105,26 @@ def _day(size: VmSize) -> str:
     return f"{size.retired:%d %B %Y}".lstrip("0")
 
 
-def _replaced(size: VmSize, successor: VmSize) -> Finding:
+def _replaced(size: VmSize, successor: VmSize, machine: str) -> Finding:
     message = (
-        f"Azure has retired {size.name} ({size.hardware}, {price(size)}) on {_day(size)}. Its successor "
-        f"{successor.name} ({successor.hardware}, {price(successor)}) is taken instead."
+        f"Azure has retired {size.name} ({size.hardware}, {price(size, machine)}) on {_day(size)}. Its successor "
+        f"{successor.name} ({successor.hardware}, {price(successor, machine)}) is taken instead."
     )
     fix = f'vm_size="{successor.name}" says so without this warning, replace_retired=False makes it an error.'
     return Finding("warning", "vm-retired", message, fix)
 
 
-def _retired(size: VmSize, *, still_listed: bool) -> Finding:
+def _retired(size: VmSize, machine: str, *, still_listed: bool) -> Finding:
     successor = _successor(size)
     said = f"Azure has retired {size.name} on {_day(size)}"
     if still_listed:
         message = f"{said}, though the region still lists it. It is tried, since replace_retired=False."
         return Finding("warning", "vm-retired", message)
-    fix = f'Give vm_size="{successor.name}" ({successor.hardware}, {price(successor)}).'
+    fix = f'Give vm_size="{successor.name}" ({successor.hardware}, {price(successor, machine)}).'
     return Finding("error", "vm-retired", f"{said}: none can be had.", fix)
 
 
-def _check_gpu(size: VmSize) -> list[Finding]:
+def _check_gpu(size: VmSize, machine: str) -> list[Finding]:
     if not size.gpus:
         message = f"{size.name} has no GPU, and the service is to run on one."
         return [Finding("error", "vm-cpu", message, ANOTHER)]
@@ -125,8 +134,8 @@ def _check_gpu(size: VmSize) -> list[Finding]:
     if size.gpus < 1:
         share = Fraction(size.gpus).limit_denominator(16)
         message = (
-            f"A node of size {size.name} has {share} of an {size.gpu} with {size.gpu_memory_gb:g} GB. It counts as one "
-            "GPU, needs NVIDIA's GRID driver, and shares its speed with others."
+            f"{machine.capitalize()}s of size {size.name} have {share} of an {size.gpu} with {size.gpu_memory_gb:g} "
+            "GB. It counts as one GPU, needs NVIDIA's GRID driver, and shares its speed with others."
         )
         return [Finding("warning", "vm-fraction", message, ANOTHER)]
     return []
@@ -139,21 +148,21 @@ def _check_retiring(size: VmSize, today: date) -> list[Finding]:
     return [Finding("warning", "vm-retiring", message, f'vm_size="{_successor(size).name}" is its successor.')]
 
 
-def _check_listed(size: VmSize, listed: Mapping[str, str]) -> list[Finding]:
+def _check_listed(size: VmSize, listed: Mapping[str, str], machine: str) -> list[Finding]:
     if not listed or size.name.lower() in listed:
         return []
     message = f"The region's list of VM sizes does not name {size.name}, so Azure may refuse it there."
     alive = [other for name in listed if (other := find_size(name)) and other.cuda and other.retired is None]
     cheapest = sorted(alive, key=lambda other: other.price_per_hour or float("inf"))[:3]
-    names = ", ".join(f"{other.name} ({price(other)})" for other in cheapest)
+    names = ", ".join(f"{other.name} ({price(other, machine)})" for other in cheapest)
     fix = f"It does name {names}." if names else "Another region may have it."
     return [Finding("warning", "vm-region", message, fix)]
 
 
-def _check_unknown(name: str, facts_sizes: Mapping[str, int] | None) -> list[Finding]:
+def _check_unknown(name: str, facts_sizes: Mapping[str, int] | None, *, gpu: bool) -> list[Finding]:
     """A size that the catalog does not have: newer than this library, or misspelt."""
     gpus = gpus_per_node(name, facts_sizes)
-    if gpus == 0:
+    if gpus == 0 and gpu:
         return [Finding("error", "vm-cpu", f"{name} has no GPU, and the service is to run on one.", ANOTHER)]
     known = {size.name.lower(): size.name for size in sizes() if not size.retired and size.cuda}
     known |= {listed.lower(): listed for listed in facts_sizes or {}}
