@@ -8,7 +8,7 @@ JOBS ?= 3
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-EXTRAS := local,aks,online,tensorflow,torch,onnx,cli,async,otel,parquet,emulator
+EXTRAS := local,aks,online,autoscale,clusters,tensorflow,torch,onnx,cli,async,otel,parquet,emulator
 # Servers take free ports, so files may run beside each other; the tests of one file share servers and stay together.
 # tests/conftest.py has the order: the long files first.
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder

@@ -71,7 +71,8 @@ def test_the_core_needs_numpy_and_requests_only(wheel: zipfile.ZipFile):
 def test_the_extras_are_those_of_the_readme(wheel: zipfile.ZipFile):
     extras = set(metadata(wheel).get_all("Provides-Extra", []))
     frameworks = {"tensorflow", "tensorflow-gpu", "torch", "onnx"}
-    assert extras == frameworks | {"local", "aks", "online", "cli", "async", "otel", "parquet", "emulator", "all"}
+    azure = {"aks", "online", "autoscale", "clusters"}
+    assert extras == frameworks | azure | {"local", "cli", "async", "otel", "parquet", "emulator", "all"}
 
 
 def test_the_version_and_the_licence_come_along(wheel: zipfile.ZipFile):

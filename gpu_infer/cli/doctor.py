@@ -36,6 +36,8 @@ EXTRAS: dict[str, tuple[str, tuple[str, ...]]] = {
     "parquet": ("Parquet files", ("pyarrow",)),
     "aks": ("AKS web services", ("azureml-contrib-services", "azureml-core", "packaging", "pyyaml")),
     "online": ("online endpoints", ("azure-ai-ml", "azure-identity", "packaging", "pyyaml")),
+    "autoscale": ("instances of managed endpoints that follow the load", ("azure-mgmt-monitor",)),
+    "clusters": ("GPU clusters made by AKS itself", ("azure-mgmt-containerservice",)),
     "emulator": ("tests against an emulated Azure ML", ("cryptography", "werkzeug")),
 }
 """What each extra is for, and its distributions, as in ``pyproject.toml``."""

@@ -16,7 +16,7 @@ from gpu_infer.targets import records
 from gpu_infer.targets.base import Deployment, State
 from gpu_infer.targets.calls import ask, call, deadline
 from gpu_infer.targets.online import endpoints
-from gpu_infer.targets.online.sdk import finish, is_absent, is_conflict, is_refusal, key_of
+from gpu_infer.targets.online.sdk import begin, finish, is_absent, is_conflict, is_refusal, key_of, operate, state_of
 from gpu_infer.targets.waiting import Pauses, remove
 
 __all__ = [
@@ -132,7 +132,7 @@ def create_deployment(client: Any, wanted: Any, run: records.Run, *, details: Ma
     entry = records.begin(key_of(client), records.DEPLOYMENT, entry_name(endpoint, name), run, details)
     emit(Event(endpoint, "create_deployment", "start", name))
     try:
-        poller = ask(client.online_deployments.begin_create_or_update, wanted)
+        poller = begin(client.online_deployments.begin_create_or_update, wanted)
     except Exception as error:
         doing = f"creating deployment {name!r} of endpoint {endpoint!r}"
         typed = azure_error(error, doing=doing, default=DeploymentError)
@@ -141,7 +141,7 @@ def create_deployment(client: Any, wanted: Any, run: records.Run, *, details: Ma
         except WorkspaceError:
             raise typed from error  # the entry stays: it may exist
         if found is not None and records.read_tags(found.tags).get("run") == run.id:
-            if found.provisioning_state != "Failed":
+            if state_of(found) != "Failed":
                 return Incoming(endpoint, name, None)  # our request was done, and its answer lost
             records.settle(entry, state="failed")
         elif is_refusal(error) or found is not None:
@@ -201,7 +201,7 @@ def _wait_for_state(
                 raise
             pauses.sleep(left, what=f"deployment {incoming.name!r} cannot be seen", error=DeploymentTimeoutError)
             continue
-        state = "absent" if found is None else found.provisioning_state or "unknown"
+        state = "absent" if found is None else state_of(found)
         if state == "Succeeded":
             return found
         if state in ("Failed", "Canceled", "absent", "Deleting"):
@@ -224,22 +224,22 @@ def delete_deployment(client: Any, endpoint: str, name: str, *, timeout: float) 
     doing = f"deleting deployment {name!r} of endpoint {endpoint!r}"
 
     def delete(_: Any) -> None:
-        poller = call(client.online_deployments.begin_delete, name, endpoint, doing=doing, default=TeardownError)
-        finish(
-            poller,
+        operate(
+            client.online_deployments.begin_delete,
+            name,
             endpoint,
+            name=endpoint,
             what="delete_deployment",
             doing=doing,
-            left=deadline(timeout),
-            default=TeardownError,
-            late=TeardownError,
+            seconds=timeout,
+            error=TeardownError,
         )
 
     remove(
         f"deployment {name!r} of endpoint {endpoint!r}",
         look=functools.partial(look, client, endpoint, name, twice=True),
         delete=delete,
-        is_going=lambda deployment: deployment.provisioning_state == "Deleting",
+        is_going=lambda deployment: state_of(deployment) == "Deleting",
         is_conflict=is_conflict,
         timeout=timeout,
     )
@@ -314,12 +314,12 @@ def _serving(endpoint: Any, there: Sequence[Any]) -> Any | None:
 
 
 def _state(endpoint: Any, there: Sequence[Any], serving: Any | None) -> State:
-    if endpoint.provisioning_state in ("Failed", "Canceled"):
+    if state_of(endpoint) in ("Failed", "Canceled"):
         return "Failed"
     if serving is None:
-        return "Parked" if endpoint.provisioning_state == "Succeeded" else "Starting"
-    states = {one.provisioning_state for one in there}
-    state = _STATES.get(serving.provisioning_state or "", "Starting")
+        return "Parked" if state_of(endpoint) == "Succeeded" else "Starting"
+    states = {state_of(one) for one in there}
+    state = _STATES.get(state_of(serving), "Starting")
     traffic: dict[str, int] = endpoint.traffic or {}
     if state == "Healthy" and not traffic.get(serving.name.lower()):
         return "Failed" if states <= {"Failed"} else "Starting"

@@ -14,8 +14,8 @@ from gpu_infer.ledger import Entry
 from gpu_infer.progress import Event, emit
 from gpu_infer.spec import ServiceSpec
 from gpu_infer.targets import records
-from gpu_infer.targets.calls import ask, call, call_timeout, deadline
-from gpu_infer.targets.online.sdk import entity, finish, is_absent, is_conflict, is_refusal, key_of
+from gpu_infer.targets.calls import ask, call, call_timeout
+from gpu_infer.targets.online.sdk import entity, is_absent, is_conflict, is_refusal, key_of, operate, state_of
 from gpu_infer.targets.waiting import remove
 
 __all__ = [
@@ -98,43 +98,39 @@ def create_endpoint(
         raise
     doing = f"creating endpoint {spec.name!r}"
     try:
-        poller = ask(client.online_endpoints.begin_create_or_update, wanted)
-        finish(
-            poller,
-            spec.name,
+        operate(
+            client.online_endpoints.begin_create_or_update,
+            wanted,
+            name=spec.name,
             what="endpoint",
             doing=doing,
-            left=deadline(call_timeout()),
-            default=DeploymentError,
-            late=DeploymentError,
+            seconds=call_timeout(),
+            error=DeploymentError,
         )
-    except Exception as error:  # noqa: BLE001 - looked at there, and raised again where it counts
-        _after_failure(client, entry, run, error, doing)
+    except GpuInferError as error:
+        _after_failure(client, entry, run, error)
     emit(Event(spec.name, "create_endpoint", "ok"))
     return _seen(client, spec.name)
 
 
-def _after_failure(client: Any, entry: Entry, run: records.Run, error: Exception, doing: str) -> None:
+def _after_failure(client: Any, entry: Entry, run: records.Run, error: GpuInferError) -> None:
     """Look what a request has done whose answer is an error: nothing is raised where it was done all the same.
 
     Raises:
-        DeploymentError: it was not.
+        GpuInferError: it was not.
     """
-    given = error if isinstance(error, GpuInferError) else None
-    typed = given or azure_error(error, doing=doing, default=DeploymentError)
-    cause = error.__cause__ if given else error
     try:
         found = look(client, entry.name, twice=True)
     except WorkspaceError:
-        raise typed from cause  # the entry stays: it may exist
+        raise error from error.__cause__  # the entry stays: it may exist
     ours = found is not None and records.read_tags(found.tags).get("run") == run.id
-    if ours and found is not None and found.provisioning_state == "Succeeded":
+    if ours and state_of(found) == "Succeeded":
         return
-    if not ours and (found is not None or (cause is not None and is_refusal(cause))):
+    if not ours and (found is not None or (error.__cause__ is not None and is_refusal(error.__cause__))):
         records.forget(entry)  # refused, or somebody else was quicker with the name
     else:
         records.settle(entry, state="failed")
-    raise typed from cause
+    raise error from error.__cause__
 
 
 def send_traffic(client: Any, name: str, traffic: Mapping[str, int], *, mirror: Mapping[str, int] | None = None) -> Any:
@@ -172,15 +168,14 @@ def change(client: Any, name: str, *, doing: str, **attributes: Any) -> Any:
     endpoint = _seen(client, name)
     for attribute, value in attributes.items():
         setattr(endpoint, attribute, value)
-    poller = call(client.online_endpoints.begin_create_or_update, endpoint, doing=doing, default=DeploymentError)
-    finish(
-        poller,
-        name,
+    operate(
+        client.online_endpoints.begin_create_or_update,
+        endpoint,
+        name=name,
         what="endpoint",
         doing=doing,
-        left=deadline(call_timeout()),
-        default=DeploymentError,
-        late=DeploymentError,
+        seconds=call_timeout(),
+        error=DeploymentError,
     )
     return _seen(client, name)
 
@@ -194,22 +189,21 @@ def delete_endpoint(client: Any, name: str, *, timeout: float) -> None:
     doing = f"deleting endpoint {name!r}"
 
     def delete(_: Any) -> None:
-        poller = call(client.online_endpoints.begin_delete, name, doing=doing, default=TeardownError)
-        finish(
-            poller,
+        operate(
+            client.online_endpoints.begin_delete,
             name,
+            name=name,
             what="delete_endpoint",
             doing=doing,
-            left=deadline(timeout),
-            default=TeardownError,
-            late=TeardownError,
+            seconds=timeout,
+            error=TeardownError,
         )
 
     remove(
         f"endpoint {name!r}",
         look=functools.partial(look, client, name, twice=True),
         delete=delete,
-        is_going=lambda endpoint: endpoint.provisioning_state == "Deleting",
+        is_going=lambda endpoint: state_of(endpoint) == "Deleting",
         is_conflict=is_conflict,
         timeout=timeout,
     )
@@ -224,17 +218,15 @@ def rotate_keys(client: Any, name: str) -> None:
     before = _keys(client, name)
     for which in ("primary", "secondary"):
         doing = f"replacing the {which} key of endpoint {name!r}"
-        poller = call(
-            client.online_endpoints.begin_regenerate_keys, name, key_type=which, doing=doing, default=GpuInferError
-        )
-        finish(
-            poller,
+        operate(
+            client.online_endpoints.begin_regenerate_keys,
             name,
+            key_type=which,
+            name=name,
             what="rotate_keys",
             doing=doing,
-            left=deadline(call_timeout()),
-            default=GpuInferError,
-            late=GpuInferError,
+            seconds=call_timeout(),
+            error=GpuInferError,
         )
     after = _keys(client, name)
     kept = [which for which in ("primary_key", "secondary_key") if getattr(before, which) == getattr(after, which)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from http import HTTPStatus
@@ -10,10 +11,22 @@ from typing import Any
 from gpu_infer.diagnose import azure_error
 from gpu_infer.errors import GpuInferError
 from gpu_infer.progress import Event, emit
-from gpu_infer.targets.calls import NoAnswerError, load
+from gpu_infer.targets.calls import NoAnswerError, ask, deadline, load
 from gpu_infer.targets.silence import quiet_operation
 
-__all__ = ["entity", "finish", "is_absent", "is_conflict", "is_refusal", "key_of", "sdk", "workspace_path"]
+__all__ = [
+    "begin",
+    "entity",
+    "finish",
+    "is_absent",
+    "is_conflict",
+    "is_refusal",
+    "key_of",
+    "operate",
+    "sdk",
+    "state_of",
+    "workspace_path",
+]
 
 LOOK_SECONDS = 1.0
 """How often a long operation is asked whether it has ended; how often Azure is asked, the SDK decides."""
@@ -57,6 +70,12 @@ def status_of(error: BaseException | None) -> int | None:
     return status if isinstance(status, int) else None
 
 
+def state_of(thing: Any) -> str:
+    """The provisioning state of an endpoint or deployment in the word of Azure: the SDK's enumerations print as others."""
+    state: Any = thing.provisioning_state
+    return str(getattr(state, "value", state) or "unknown")
+
+
 def is_absent(error: BaseException) -> bool:
     """Whether the SDK says that what was asked for does not exist."""
     return status_of(error) == HTTPStatus.NOT_FOUND
@@ -77,6 +96,68 @@ def is_conflict(error: BaseException | None) -> bool:
     return status_of(error) == HTTPStatus.CONFLICT
 
 
+def begin(function: Callable[..., Any], /, *args: Any, **keywords: Any) -> Any:
+    """Begin a long operation: ``ask()``, with the thread that looks after it silenced until it has ended.
+
+    Args:
+        function: of the SDK, such as ``client.online_endpoints.begin_delete``.
+        args: for it.
+        keywords: for it.
+
+    Returns:
+        the poller, for ``finish()``.
+
+    Raises:
+        NoAnswerError: the request did not come back in time.
+        Exception: whatever the SDK raises.
+    """
+    silence = contextlib.ExitStack()
+    silence.enter_context(quiet_operation())
+    try:
+        poller: Any = ask(function, *args, **keywords)
+    except BaseException:
+        silence.close()
+        raise
+    poller.add_done_callback(lambda _: silence.close())
+    return poller
+
+
+def operate(
+    function: Callable[..., Any],
+    /,
+    *args: Any,
+    name: str,
+    what: str,
+    doing: str,
+    seconds: float,
+    error: type[GpuInferError],
+    **keywords: Any,
+) -> Any:
+    """``begin()`` a long operation and ``finish()`` it.
+
+    Args:
+        function: of the SDK.
+        args: for it.
+        name: of the service, for progress.
+        what: is worked on, for progress.
+        doing: what is done, such as ``creating endpoint 'gpu-rn'``.
+        seconds: that it may take.
+        error: what is raised where it fails and nothing more special fits, or does not end in time.
+        keywords: for the function.
+
+    Returns:
+        what the operation gives.
+
+    Raises:
+        GpuInferError: as said.
+    """
+    try:
+        poller = begin(function, *args, **keywords)
+    except Exception as problem:
+        raise azure_error(problem, doing=doing, default=error) from problem
+    return finish(poller, name, what=what, doing=doing, left=deadline(seconds), default=error)
+
+
 def finish(
     poller: Any,
     name: str,
@@ -85,7 +166,7 @@ def finish(
     doing: str,
     left: Callable[[], float],
     default: type[GpuInferError],
-    late: type[GpuInferError],
+    late: type[GpuInferError] | None = None,
     logs: Callable[[], str] = str,
 ) -> Any:
     """Wait until a long operation has ended.
@@ -99,7 +180,7 @@ def finish(
         doing: what is done, such as ``creating endpoint 'gpu-rn'``.
         left: gives the seconds that are left.
         default: the error where it fails and nothing more special fits.
-        late: the error where it does not end in time.
+        late: the error where it does not end in time, ``default`` where ``None``.
         logs: gives what the containers have written, for the error.
 
     Returns:
@@ -109,19 +190,16 @@ def finish(
         GpuInferError: as said.
     """
     began = time.monotonic()
-    with quiet_operation():
-        while True:
-            try:
-                poller.wait(min(LOOK_SECONDS, left()))
-                if poller.done():
-                    return poller.result()
-            except GpuInferError:
-                raise
-            except Exception as error:
-                raise azure_error(error, doing=doing, default=default, logs=logs()) from error
-            if not left():
-                raise _too_late(doing, time.monotonic() - began, late, logs())
-            emit(Event(name, what, "start", f"{poller.status()}, {time.monotonic() - began:.0f} s"))
+    while True:
+        try:
+            poller.wait(min(LOOK_SECONDS, left()))
+            if poller.done():
+                return poller.result()
+        except Exception as error:
+            raise azure_error(error, doing=doing, default=default, logs=logs()) from error
+        if not left():
+            raise _too_late(doing, time.monotonic() - began, late or default, logs())
+        emit(Event(name, what, "start", f"{poller.status()}, {time.monotonic() - began:.0f} s"))
 
 
 def _too_late(doing: str, seconds: float, late: type[GpuInferError], logs: str) -> GpuInferError:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gpu_infer.bundle import Template, bare_template, build_bundle
+from gpu_infer.diagnose import azure_error
 from gpu_infer.errors import (
     DeploymentError,
     Finding,
@@ -24,14 +25,13 @@ from gpu_infer.progress import Event, emit
 from gpu_infer.spec import Rollout, Scale, ServiceSpec
 from gpu_infer.targets import records
 from gpu_infer.targets.base import Deployment
-from gpu_infer.targets.calls import call
 from gpu_infer.targets.models import RegisteredModel
 from gpu_infer.targets.online import deployments, endpoints, removing
 from gpu_infer.targets.online.inference import deployment_entity
 from gpu_infer.targets.online.models import find_model, missing_model, register_model
 from gpu_infer.targets.online.planning import make_plan
 from gpu_infer.targets.online.rollout import take_over
-from gpu_infer.targets.online.sdk import key_of
+from gpu_infer.targets.online.sdk import begin, key_of, state_of
 
 __all__ = ["OnlineTarget"]
 
@@ -242,9 +242,10 @@ class OnlineTarget:
     def _scale(self, name: str, deployment: Any, scale: Scale) -> None:
         doing = f"scaling service {name!r}"
         deployment.instance_count = scale.replicas
-        poller = call(
-            self.client.online_deployments.begin_create_or_update, deployment, doing=doing, default=DeploymentError
-        )
+        try:
+            poller = begin(self.client.online_deployments.begin_create_or_update, deployment)
+        except Exception as error:
+            raise azure_error(error, doing=doing, default=DeploymentError) from error
         incoming = deployments.Incoming(name, deployment.name, poller)
         deployments.wait_ready(self.client, incoming, timeout=self.default_wait, doing="scaling")
         entry = records.find(self._key, records.DEPLOYMENT, deployments.entry_name(name, deployment.name))
@@ -330,7 +331,7 @@ class OnlineTarget:
         else:
             endpoint, _, name = entry.name.partition("/")
             found = deployments.look(self.client, endpoint, name, twice=True)
-        return "absent" if found is None else found.provisioning_state or "unknown"
+        return "absent" if found is None else state_of(found)
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
