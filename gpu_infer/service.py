@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from http import HTTPStatus
@@ -21,7 +21,7 @@ from gpu_infer.errors import (
 )
 from gpu_infer.notebook import html_table
 from gpu_infer.spec import Rollout, Scale, seconds_of
-from gpu_infer.targets.base import Deployment, Target
+from gpu_infer.targets.base import Deployment, ParkingTarget, Target
 
 if TYPE_CHECKING:
     from gpu_infer.client import AsyncScoringClient, ManyResults, ScoringClient
@@ -213,6 +213,35 @@ class Service:
         """
         return self._take(self._on.keep(self.name, ttl=None if ttl is None else seconds_of(ttl)))
 
+    def park(self) -> Self:
+        """Take down what is billed of an online endpoint, and keep its address and keys: for the night.
+
+        Its deployments are deleted, and ``unpark()`` brings the one that has served back, in this process or another of
+        this machine. A request in between is answered 404.
+
+        Raises:
+            UnsupportedError: the service is no online endpoint, or is parked already.
+            TeardownError: a deployment is still there, and billed.
+        """
+        parking = self._parking()
+        self._close_clients()
+        return self._changed(lambda: parking.park(self.name))
+
+    def unpark(self, *, environment_variables: Mapping[str, str] | None = None) -> Self:
+        """Bring back what ``park()`` has taken down, at the same address and with the same keys, and wait for it.
+
+        Args:
+            environment_variables: those that the deployment had beside the library's own: their values may be secrets,
+                and are not kept anywhere.
+
+        Raises:
+            UnsupportedError: the service is no online endpoint.
+            PreflightError: it was not parked from this machine, or a variable is missing.
+            DeploymentError: it does not start; the endpoint stays parked.
+        """
+        parking = self._parking()
+        return self._changed(lambda: parking.unpark(self.name, variables=dict(environment_variables or {})))
+
     def delete(self, *, cluster: bool = False, model: bool = False) -> None:
         """Remove the service; deleting what is gone already succeeds.
 
@@ -295,6 +324,16 @@ class Service:
             )
             raise UnsupportedError(message)
         return self.client
+
+    def _parking(self) -> ParkingTarget:
+        on = self._on
+        if not isinstance(on, ParkingTarget):
+            message = (
+                f"Service {self.name!r} cannot be parked: only an online endpoint keeps its address without a "
+                "deployment. Delete it, and deploy it again."
+            )
+            raise UnsupportedError(message)
+        return on
 
     @property
     def _on(self) -> Target:

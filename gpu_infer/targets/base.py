@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from gpu_infer.bundle import Template
 from gpu_infer.client.tokens import Provider
@@ -13,7 +13,7 @@ from gpu_infer.ledger import Entry
 from gpu_infer.plans import Plan
 from gpu_infer.spec import ModelRef, Rollout, ServiceSpec
 
-__all__ = ["DEFAULT_WAIT", "CloudTarget", "Deployment", "State", "Target", "refuse_rollout"]
+__all__ = ["DEFAULT_WAIT", "CloudTarget", "Deployment", "ParkingTarget", "State", "Target", "refuse_rollout"]
 
 DEFAULT_WAIT = 600.0
 """Seconds that a service gets to become healthy: a large model on a slow disk takes minutes."""
@@ -165,6 +165,19 @@ class CloudTarget(Target, Protocol):
         Raises:
             TeardownError: it is still there.
         """
+        ...
+
+
+@runtime_checkable
+class ParkingTarget(Protocol):
+    """A place where a service keeps its address while nothing of it runs."""
+
+    def park(self, name: str) -> Deployment:
+        """Take down what is billed."""
+        ...
+
+    def unpark(self, name: str, *, variables: Mapping[str, str]) -> Deployment:
+        """Bring it back, and wait for it."""
         ...
 
 

@@ -37,6 +37,7 @@ __all__ = [
     "read_tags",
     "remember_service",
     "removal_order",
+    "run_tag",
     "settle",
     "settle_all",
     "tags_of",
@@ -201,6 +202,11 @@ def tags_of(
     # That it is kept for good is said when it is done: no other machine could see that its maker was killed before.
     life = lifetime_tags(kept=run.kept and run.expires is not None, expires=run.expires or created + DEFAULT_TTL)
     return {**spec.tags, **{_PREFIX + name: value for name, value in ours.items()}, **life}
+
+
+def run_tag(run: Run) -> dict[str, str]:
+    """The tag that tells by which run something was made."""
+    return {f"{_PREFIX}run": run.id}
 
 
 def lifetime_tags(*, kept: bool, expires: float | None) -> dict[str, str]:

@@ -12,6 +12,7 @@ from gpu_infer.diagnose import azure_error
 from gpu_infer.errors import DeploymentError, DeploymentTimeoutError, GpuInferError, TeardownError, WorkspaceError
 from gpu_infer.ledger import Entry
 from gpu_infer.progress import Event, emit
+from gpu_infer.spec import Scale
 from gpu_infer.targets import records
 from gpu_infer.targets.base import Deployment, State
 from gpu_infer.targets.calls import ask, call, deadline
@@ -30,6 +31,8 @@ __all__ = [
     "list_deployments",
     "logs_of",
     "look",
+    "scale",
+    "serving_of",
     "wait_ready",
 ]
 
@@ -215,6 +218,25 @@ def _wait_for_state(
         pauses.sleep(lambda: max(left(), 0.01), what="", error=DeploymentError)
 
 
+def scale(client: Any, deployment: Any, wanted: Scale, *, timeout: float) -> None:
+    """Change how many instances a deployment has, and wait for them.
+
+    Raises:
+        DeploymentError: Azure refused it, or they did not start.
+    """
+    endpoint: str = deployment.endpoint_name
+    name: str = deployment.name
+    deployment.instance_count = wanted.replicas
+    try:
+        poller = begin(client.online_deployments.begin_create_or_update, deployment)
+    except Exception as error:
+        raise azure_error(error, doing=f"scaling service {endpoint!r}", default=DeploymentError) from error
+    wait_ready(client, Incoming(endpoint, name, poller), timeout=timeout, doing="scaling")
+    entry = records.find(key_of(client), records.DEPLOYMENT, entry_name(endpoint, name))
+    if entry is not None and price_of(deployment):
+        records.settle(entry, nodes=wanted.replicas)
+
+
 def delete_deployment(client: Any, endpoint: str, name: str, *, timeout: float) -> None:
     """Delete a deployment that gets no traffic, and see that it is gone.
 
@@ -274,7 +296,7 @@ def deployment_of(client: Any, endpoint: Any, there: Sequence[Any], entry: Entry
     for one in there:
         # Where another process has deployed it: Azure knows the variables, and what the service says may name them.
         remember_secrets(one.environment_variables or {})
-    serving = _serving(endpoint, there)
+    serving = serving_of(endpoint, there)
     details: Mapping[str, Any] = entry.details if entry else {}
     timeout_ms: Any = serving.request_settings.request_timeout_ms if serving and serving.request_settings else None
     own_script: bool = records.read_tags(serving.tags if serving else None).get(
@@ -296,6 +318,13 @@ def deployment_of(client: Any, endpoint: Any, there: Sequence[Any], entry: Entry
     )
 
 
+def serving_of(endpoint: Any, there: Sequence[Any]) -> Any | None:
+    """The deployment that has most of the traffic; without any traffic, the newest that there is."""
+    traffic: dict[str, int] = endpoint.traffic or {}
+    by_share = sorted(there, key=lambda one: traffic.get(one.name.lower(), 0))
+    return by_share[-1] if by_share else None
+
+
 def price_of(deployment: Any) -> float:
     """US dollars per hour of a deployment; 0 on Kubernetes, where the cluster is billed, and for unknown sizes."""
     if deployment.type and "kubernetes" in str(deployment.type).lower():
@@ -304,13 +333,6 @@ def price_of(deployment: Any) -> float:
 
 
 # --- inside -----------------------------------------------------------------------------------------------------------
-
-
-def _serving(endpoint: Any, there: Sequence[Any]) -> Any | None:
-    """The deployment that has most of the traffic; without any traffic, the newest that there is."""
-    traffic: dict[str, int] = endpoint.traffic or {}
-    by_share = sorted(there, key=lambda one: traffic.get(one.name.lower(), 0))
-    return by_share[-1] if by_share else None
 
 
 def _state(endpoint: Any, there: Sequence[Any], serving: Any | None) -> State:

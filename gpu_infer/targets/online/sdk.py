@@ -71,7 +71,7 @@ def status_of(error: BaseException | None) -> int | None:
 
 
 def state_of(thing: Any) -> str:
-    """The provisioning state of an endpoint or deployment in the word of Azure: the SDK's enumerations print as others."""
+    """The provisioning state of an endpoint or deployment in Azure's word: the SDK's enumerations print as others."""
     state: Any = thing.provisioning_state
     return str(getattr(state, "value", state) or "unknown")
 

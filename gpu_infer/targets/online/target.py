@@ -5,14 +5,13 @@ from __future__ import annotations
 import functools
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from gpu_infer.bundle import Template, bare_template, build_bundle
-from gpu_infer.diagnose import azure_error
 from gpu_infer.errors import (
-    DeploymentError,
     Finding,
     GpuInferError,
     PreflightError,
@@ -26,12 +25,12 @@ from gpu_infer.spec import Rollout, Scale, ServiceSpec
 from gpu_infer.targets import records
 from gpu_infer.targets.base import Deployment
 from gpu_infer.targets.models import RegisteredModel
-from gpu_infer.targets.online import deployments, endpoints, removing
+from gpu_infer.targets.online import deployments, endpoints, parking, removing
 from gpu_infer.targets.online.inference import deployment_entity
 from gpu_infer.targets.online.models import find_model, missing_model, register_model
 from gpu_infer.targets.online.planning import make_plan
 from gpu_infer.targets.online.rollout import take_over
-from gpu_infer.targets.online.sdk import begin, key_of, state_of
+from gpu_infer.targets.online.sdk import key_of, state_of
 
 __all__ = ["OnlineTarget"]
 
@@ -201,9 +200,7 @@ class OnlineTarget:
         """
         endpoint, entry = self._endpoint(name), self._entry(name)
         known = records.read_tags(endpoint.tags)
-        kept = bool(entry.details["kept"]) if entry else known.get("kept", True)
-        expires = entry.expires if entry else known.get("expires")
-        run = replace(records.new_run(ttl=None, keep=kept), expires=expires)
+        run = self._run_beside(name, known)
         chosen = template or bare_template()
         spec = replace(spec, name=name)
         try:
@@ -236,21 +233,8 @@ class OnlineTarget:
         self._endpoint(name)
         if replicas is not None:
             for one in deployments.list_deployments(self.client, name):
-                self._scale(name, one, Scale.of(replicas))
+                deployments.scale(self.client, one, Scale.of(replicas), timeout=self.default_wait)
         return self.find(name)
-
-    def _scale(self, name: str, deployment: Any, scale: Scale) -> None:
-        doing = f"scaling service {name!r}"
-        deployment.instance_count = scale.replicas
-        try:
-            poller = begin(self.client.online_deployments.begin_create_or_update, deployment)
-        except Exception as error:
-            raise azure_error(error, doing=doing, default=DeploymentError) from error
-        incoming = deployments.Incoming(name, deployment.name, poller)
-        deployments.wait_ready(self.client, incoming, timeout=self.default_wait, doing="scaling")
-        entry = records.find(self._key, records.DEPLOYMENT, deployments.entry_name(name, deployment.name))
-        if entry is not None:
-            records.settle(entry, nodes=scale.replicas)
 
     def rotate_keys(self, name: str) -> None:
         """Replace both keys.
@@ -278,6 +262,28 @@ class OnlineTarget:
         if entry is not None and not entry.details["kept"]:
             records.settle_all(self._all_of(name), block=True)
 
+    def park(self, name: str) -> Deployment:
+        """Delete the deployments; endpoint, address and keys stay, and nothing is billed.
+
+        Raises:
+            UnsupportedError: there is none.
+            TeardownError: one is still there.
+        """
+        self._endpoint(name)
+        parking.park(self.client, name)
+        return self.find(name)
+
+    def unpark(self, name: str, *, variables: Mapping[str, str]) -> Deployment:
+        """Deploy again what was parked, at the same address and with the same keys.
+
+        Raises:
+            PreflightError: nothing was parked from this machine, or a variable has no value.
+            DeploymentError: it does not start; the endpoint stays parked.
+        """
+        run = self._run_beside(name, records.read_tags(self._endpoint(name).tags))
+        parking.unpark(self.client, name, run, variables=variables, timeout=self.default_wait)
+        return self.find(name)
+
     # --- remove -------------------------------------------------------------------------------------------------------
 
     def delete(self, name: str, *, cluster: bool, model: bool = False, created: float | None = None) -> None:
@@ -292,6 +298,7 @@ class OnlineTarget:
             return  # another one has its name by now
         self._incoming.pop(name, None)
         removing.delete(self.client, name, model=model)
+        parking.forget(self.client, name)
 
     def remove(self, entry: Entry) -> None:
         """Remove what one entry of the ledger names, and strike it out.
@@ -337,6 +344,13 @@ class OnlineTarget:
 
     def _entry(self, name: str) -> Entry | None:
         return records.find(self._key, records.SERVICE, name)
+
+    def _run_beside(self, name: str, known: Mapping[str, Any]) -> records.Run:
+        """A run for one more deployment of a service, which lives as long as that does."""
+        entry = self._entry(name)
+        kept = bool(entry.details["kept"]) if entry else known.get("kept", True)
+        expires = entry.expires if entry else known.get("expires")
+        return replace(records.new_run(ttl=None, keep=kept), expires=expires)
 
     def _all_of(self, name: str) -> list[Entry]:
         """The entries of an endpoint and of its deployments."""
