@@ -20,6 +20,7 @@ import os
 import threading
 import time
 import urllib.request
+import warnings
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -117,7 +118,10 @@ def ml_client(url: str) -> Any:
     info = _info(url)
     _trust(info)
     try:
-        sdk: Any = import_module("azure.ai.ml")
+        # It warns at import of what it does itself with marshmallow: some turn warnings into errors.
+        with warnings.catch_warnings(action="ignore"):
+            sdk: Any = import_module("azure.ai.ml")
+            import_module("azure.ai.ml.entities")
     except ImportError as error:
         message = "The client needs the package azure-ai-ml, which is not installed."
         fix = "Run: pip install 'gpu-infer[online]'"

@@ -245,11 +245,14 @@ class Emulator:
         return connect.ml_client(self.url)
 
     def billed(self) -> list[str]:
-        """Names of the clusters that exist and were created here, be they failed, half deleted or detached."""
+        """What is paid for: clusters that were created here by their names, and deployments of managed endpoints.
+
+        Be they failed, half deleted or detached. Deployments read ``endpoint/deployment``.
+        """
         state = self._running()[1]
         with state.lock:
             state.operations.end_due()
-            return state.clusters.billed()
+            return [*state.clusters.billed(), *state.endpoints.billed()]
 
     def add_aks(self, resource_id: str, *, vm_size: str, nodes: int) -> None:
         """Let there be an AKS cluster outside the workspace, which can be attached.

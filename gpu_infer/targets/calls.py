@@ -10,6 +10,7 @@ import contextvars
 import os
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -64,7 +65,8 @@ def load(name: str, *, extra: str, reached: str) -> Any:
     import importlib
 
     module, _, attribute = name.rpartition(".")
-    with quiet():
+    # azure-ai-ml warns at import of what it does itself with marshmallow: some turn warnings into errors.
+    with quiet(), warnings.catch_warnings(action="ignore"):
         try:
             return getattr(importlib.import_module(module), attribute)
         except ImportError as error:

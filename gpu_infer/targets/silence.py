@@ -79,7 +79,7 @@ class _Blotter(logging.Filter):
 
 
 class _Hush(logging.Filter):
-    """Drops what silent threads log, for handlers that the SDK has hung up itself."""
+    """Drops what silent threads log, for the SDK's own handlers, and its log of each call that has failed."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return not _is_silent(record.thread, record.threadName)
@@ -89,7 +89,7 @@ _blotter, _hush = _Blotter(), _Hush()
 _silent: dict[int, int] = {}
 _lock = threading.Lock()
 _mufflers: dict[str, _Muffler] = {}
-_hushed: list[logging.Handler] = []
+_hushed: list[logging.Filterer] = []
 
 
 def _is_silent(thread: int | None, name: str | None) -> bool:
@@ -119,9 +119,9 @@ def _begin() -> None:
         setattr(sys, name, cast("TextIO", _mufflers[name]))
     for name in _TALKATIVE:
         logging.getLogger(name).addFilter(_blotter)
-    for handler in _handlers_of_the_sdk():
-        handler.addFilter(_hush)
-        _hushed.append(handler)
+    for noisy in _noisy():
+        noisy.addFilter(_hush)
+        _hushed.append(noisy)
 
 
 def _end() -> None:
@@ -135,8 +135,10 @@ def _end() -> None:
         _hushed.pop().removeFilter(_hush)
 
 
-def _handlers_of_the_sdk() -> list[logging.Handler]:
-    """Those that ``azure-ai-ml`` hangs on its loggers, which tell nothing to the loggers above them."""
-    loggers = [logger for name, logger in logging.root.manager.loggerDict.items() if name.startswith("azure.ai.ml")]
-    found = [handler for logger in loggers if isinstance(logger, logging.Logger) for handler in logger.handlers]
-    return [handler for handler in found if type(handler) is logging.StreamHandler]
+def _noisy() -> list[logging.Filterer]:
+    """What ``azure-ai-ml`` writes to the screen by: handlers of its own, and loggers of every call as an activity."""
+    names = logging.root.manager.loggerDict.items()
+    loggers = [one for name, one in names if name.startswith("azure.ai.ml") and isinstance(one, logging.Logger)]
+    handlers = [handler for logger in loggers for handler in logger.handlers]
+    activities = [logger for logger in loggers if logger.name.startswith("azure.ai.ml._telemetry")]
+    return [*(one for one in handlers if type(one) is logging.StreamHandler), *activities]

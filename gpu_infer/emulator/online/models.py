@@ -203,6 +203,11 @@ class Endpoints:
             raise Refusal(404, "ResourceNotFound", f"Online endpoint {name!r} was not found in the workspace.")
         return endpoint
 
+    def billed(self) -> list[str]:
+        """The deployments of managed endpoints, as ``endpoint/deployment``, be they failed or half deleted."""
+        managed = [endpoint for endpoint in self.all.values() if endpoint.compute is None]
+        return [f"{endpoint.name}/{name}" for endpoint in managed for name in endpoint.deployments]
+
     def remove(self, endpoint: Endpoint) -> None:
         """Forget an endpoint with its deployments; their processes end."""
         self.all.pop(endpoint.name, None)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -111,12 +112,8 @@ def _read(client: Any, name: str, variables: Mapping[str, str]) -> Any:
     if missing:
         message = f"Service {name!r} had variables whose values are kept nowhere: {', '.join(missing)}."
         raise PreflightError([Finding("error", "variables", message, "Give them as environment_variables={...}.")])
-    entity = call(
-        sdk("azure.ai.ml.load_online_deployment"),
-        str(file),
-        doing=f"reading what was parked as {name!r}",
-        default=WorkspaceError,
-    )
+    load = sdk("azure.ai.ml.load_online_deployment")
+    entity = call(_unwarned, load, str(file), doing=f"reading what was parked as {name!r}", default=WorkspaceError)
     entity.environment_variables = {**(entity.environment_variables or {}), **variables}
     return entity
 
@@ -134,6 +131,12 @@ def _write(client: Any, name: str, deployment: Any) -> None:
     secret = sorted(set(variables) - set(_OURS))
     new = file.with_suffix(f".{os.getpid()}.yml")
     new.unlink(missing_ok=True)
-    call(deployment.dump, str(new), doing=f"writing down what serves as {name!r}", default=DeploymentError)
+    call(_unwarned, deployment.dump, str(new), doing=f"writing down what serves as {name!r}", default=DeploymentError)
     file.with_suffix(".json").write_text(json.dumps(secret) + "\n", "utf-8")
     new.replace(file)
+
+
+def _unwarned(function: Callable[[str], Any], path: str) -> Any:
+    """The SDK warns of what it does itself with marshmallow: some turn warnings into errors."""
+    with warnings.catch_warnings(action="ignore"):
+        return function(path)

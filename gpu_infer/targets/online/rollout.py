@@ -15,7 +15,10 @@ from gpu_infer.targets import records
 from gpu_infer.targets.online import deployments, endpoints, removing
 from gpu_infer.targets.online.sdk import key_of
 
-__all__ = ["take_over"]
+__all__ = ["REPLACE", "take_over"]
+
+REPLACE = Rollout(steps=(100,), pause=3.0)
+"""How ``deploy(overwrite=True)`` replaces what is there: at once, when the new one is ready and answers."""
 
 GOLDEN_SECONDS = 120.0
 """For one golden request, its retries included."""

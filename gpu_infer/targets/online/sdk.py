@@ -118,7 +118,11 @@ def begin(function: Callable[..., Any], /, *args: Any, **keywords: Any) -> Any:
     except BaseException:
         silence.close()
         raise
-    poller.add_done_callback(lambda _: silence.close())
+
+    def ended(_: Any) -> None:
+        silence.close()
+
+    poller.add_done_callback(ended)
     return poller
 
 

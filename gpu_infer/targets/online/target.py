@@ -29,7 +29,7 @@ from gpu_infer.targets.online import deployments, endpoints, parking, removing
 from gpu_infer.targets.online.inference import deployment_entity
 from gpu_infer.targets.online.models import find_model, missing_model, register_model
 from gpu_infer.targets.online.planning import make_plan
-from gpu_infer.targets.online.rollout import take_over
+from gpu_infer.targets.online.rollout import REPLACE, take_over
 from gpu_infer.targets.online.sdk import key_of, state_of
 
 __all__ = ["OnlineTarget"]
@@ -151,7 +151,7 @@ class OnlineTarget:
         incoming, spec = self._incoming.get(name, (None, None))
         if incoming is not None and spec is not None:
             deployments.wait_ready(self.client, incoming, timeout=timeout)
-            take_over(self.client, spec, incoming.name, Rollout())
+            take_over(self.client, spec, incoming.name, REPLACE)
             del self._incoming[name]
             return self.find(name)
         found = self.find(name)

@@ -1,0 +1,281 @@
+"""deploy() to managed online endpoints through the real azure-ai-ml: what is sent, what is created, what is kept."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import gpu_infer
+from gpu_infer import Rollout
+from gpu_infer.emulator import Emulator, Fault
+from gpu_infer.errors import DeploymentError, PreflightError, ServiceNotFoundError, UnsupportedError
+
+T4 = "Standard_NC4as_T4_v3"
+AT_ONCE = Rollout(pause=0)
+
+pytestmark = pytest.mark.usefixtures("home")
+Deploy = Callable[..., gpu_infer.Service]
+
+
+def bodies(emulator: Emulator, operation: str) -> list[Any]:
+    return [request.body for request in emulator.requests if request.operation == operation]
+
+
+def traffic(client: Any, name: str = "svc") -> dict[str, int]:
+    return dict(client.online_endpoints.get(name).traffic)
+
+
+def names(client: Any, name: str = "svc") -> list[str]:
+    return sorted(one.name for one in client.online_deployments.list(name))
+
+
+def left(client: Any) -> list[tuple[str, str]]:
+    return [(one.kind, one.name) for one in gpu_infer.leftovers(client)]
+
+
+def test_endpoint_deployment_and_traffic_in_one_call(
+    emulator: Emulator, client: Any, deploy: Deploy, capfd: pytest.CaptureFixture[str]
+) -> None:
+    service = deploy(client, replicas=2, timeout="90s", environment_variables={"WHO": "me"}, tags={"team": "vision"})
+    assert (service.state, service.target, service.model) == ("Healthy", "online", "net:1")
+    assert service.price_per_hour == pytest.approx(2 * 0.526)
+    assert traffic(client) == {"blue": 100}
+    (endpoint,) = bodies(emulator, "endpoints.create")
+    assert endpoint["properties"]["authMode"].lower() == "key"
+    assert endpoint["tags"]["team"] == "vision"
+    (sent,) = bodies(emulator, "deployments.create")
+    properties = sent["properties"]
+    assert (properties["endpointComputeType"], properties["instanceType"]) == ("Managed", T4)
+    assert sent["sku"]["capacity"] == 2
+    assert properties["requestSettings"]["requestTimeout"] == "PT1M30S"
+    assert properties["requestSettings"]["maxConcurrentRequestsPerInstance"] == 1, "the script knows no threads"
+    variables = properties["environmentVariables"]
+    assert variables["WHO"] == "me"
+    assert variables["SCORING_TIMEOUT_MS"] == "90000"
+    probe = properties["livenessProbe"]
+    assert probe["failureThreshold"] >= 30, "a request that takes its time is no reason to end the container"
+    (environment,) = bodies(emulator, "environment_versions.create")
+    assert "cuda" in environment["properties"]["image"]
+    assert "onnxruntime-gpu" in environment["properties"]["condaFile"]
+    out, err = capfd.readouterr()
+    assert (out, "Check: endpoint" in err) == ("", False), "the SDK's own noise is kept from the screen"
+
+
+def test_the_bundled_script_gets_many_requests_at_once_and_time_to_load(
+    emulator: Emulator, client: Any, register: Callable[..., Any]
+) -> None:
+    register(client)
+    gpu_infer.deploy("net", client, name="svc", vm_size=T4, wait=False)
+    properties = bodies(emulator, "deployments.create")[0]["properties"]
+    assert properties["requestSettings"]["maxConcurrentRequestsPerInstance"] == 64
+    variables = properties["environmentVariables"]
+    assert int(variables["WORKER_TIMEOUT"]) >= 300
+    assert "--pythonpath /var/azureml-app/" in variables["GUNICORN_CMD_ARGS"]
+    assert properties["codeConfiguration"]["scoringScript"] == "score.py"
+
+
+def test_a_name_is_taken_once(client: Any, deploy: Deploy) -> None:
+    deploy(client)
+    with pytest.raises(PreflightError, match="svc") as caught:
+        deploy(client)
+    assert [finding.code for finding in caught.value.findings if finding.level == "error"] == ["name-taken"]
+    assert deploy(client, name=None).name == "net"
+    assert deploy(client, name=None).name == "net-2"
+
+
+def test_overwriting_deploys_beside_what_serves(client: Any, deploy: Deploy) -> None:
+    uri = deploy(client).scoring_uri
+    again = deploy(client, overwrite=True)
+    assert again.scoring_uri == uri
+    assert (names(client), traffic(client)) == (["green"], {"green": 100})
+    assert left(client) == [("service", "svc"), ("deployment", "svc/green")]
+
+
+def test_a_deployment_that_fails_leaves_nothing(emulator: Emulator, client: Any, deploy: Deploy) -> None:
+    emulator.add_fault(
+        Fault("deployments.create", "fail_operation", error={"code": "ResourceNotReady", "message": "It crashed."})
+    )
+    with pytest.raises(DeploymentError, match="It crashed"):
+        deploy(client)
+    assert (left(client), emulator.billed()) == ([], [])
+    with pytest.raises(ServiceNotFoundError):
+        gpu_infer.attach("svc", client)
+
+
+def test_overwriting_with_what_fails_leaves_the_old_one(emulator: Emulator, client: Any, deploy: Deploy) -> None:
+    deploy(client)
+    emulator.add_fault(Fault("deployments.create", "fail_operation", error={"code": "OutOfCapacity", "message": "No."}))
+    with pytest.raises(DeploymentError):
+        deploy(client, overwrite=True)
+    assert (names(client), traffic(client)) == (["blue"], {"blue": 100})
+    assert left(client) == [("service", "svc"), ("deployment", "svc/blue")]
+
+
+def test_an_update_moves_by_steps_and_takes_the_old_one_down(emulator: Emulator, client: Any, deploy: Deploy) -> None:
+    service = deploy(client)
+    emulator.clear_log()
+    service.update(rollout=Rollout(steps=(20, 60, 100), pause=0, mirror=10))
+    shares = [body["properties"].get("traffic") or {} for body in bodies(emulator, "endpoints.update")]
+    assert [share.get("green", 0) for share in shares] == [0, 20, 60, 100]
+    assert bodies(emulator, "endpoints.update")[0]["properties"]["mirrorTraffic"] == {"green": 10}
+    assert all(sum(share.values()) == 100 for share in shares)
+    assert names(client) == ["green"]
+    service.update(rollout=AT_ONCE)
+    assert (names(client), service.state) == (["blue"], "Healthy")
+    assert left(client) == [("service", "svc"), ("deployment", "svc/blue")]
+
+
+def test_an_update_that_fails_leaves_the_old_one(emulator: Emulator, client: Any, deploy: Deploy) -> None:
+    service = deploy(client)
+    emulator.add_fault(Fault("deployments.create", "fail_operation", error={"code": "BadArgument", "message": "No."}))
+    with pytest.raises(DeploymentError):
+        service.update(rollout=AT_ONCE)
+    assert (names(client), traffic(client), service.state) == (["blue"], {"blue": 100}, "Healthy")
+    assert left(client) == [("service", "svc"), ("deployment", "svc/blue")]
+
+
+def test_traffic_that_cannot_be_moved_goes_back(emulator: Emulator, client: Any, deploy: Deploy) -> None:
+    service = deploy(client)
+    # The first step is done, the second refused.
+    emulator.add_fault(Fault("endpoints.update", "status", status=400, skip=1, times=1))
+    with pytest.raises(DeploymentError):
+        service.update(rollout=AT_ONCE)
+    assert (names(client), traffic(client)) == (["blue"], {"blue": 100})
+    assert left(client) == [("service", "svc"), ("deployment", "svc/blue")]
+
+
+def test_parking_keeps_address_and_keys(emulator: Emulator, client: Any, deploy: Deploy, home: Path) -> None:
+    service = deploy(client, environment_variables={"PASSWORD": "hush"})
+    keys = client.online_endpoints.get_keys("svc")
+    uri = service.scoring_uri
+    service.park()
+    assert (service.state, service.price_per_hour, emulator.billed()) == ("Parked", 0, [])
+    assert left(client) == [("service", "svc")]
+    assert all(b"hush" not in file.read_bytes() for file in home.rglob("*") if file.is_file())
+    with pytest.raises(UnsupportedError, match="no deployment"):
+        service.park()
+    other = gpu_infer.attach("svc", client)
+    assert other.state == "Parked"
+    with pytest.raises(PreflightError, match="PASSWORD"):
+        other.unpark()
+    emulator.clear_log()
+    other.unpark(environment_variables={"PASSWORD": "hush"})
+    (again,) = bodies(emulator, "deployments.create")
+    assert again["properties"]["environmentVariables"]["PASSWORD"] == "hush"
+    assert not bodies(emulator, "code_versions.create"), "its code lies in the workspace"
+    after = client.online_endpoints.get_keys("svc")
+    assert (after.primary_key, after.secondary_key) == (keys.primary_key, keys.secondary_key)
+    assert (other.state, other.scoring_uri, traffic(client)) == ("Healthy", uri, {"blue": 100})
+    assert emulator.billed() == ["svc/blue"]
+    other.delete()
+    assert (left(client), emulator.billed()) == ([], [])
+
+
+def test_what_cannot_be_brought_back_stays_parked(emulator: Emulator, client: Any, deploy: Deploy) -> None:
+    service = deploy(client).park()
+    emulator.add_fault(Fault("deployments.create", "fail_operation", error={"code": "OutOfQuota", "message": "Full."}))
+    with pytest.raises(DeploymentError, match="Full"):
+        service.unpark()
+    assert (service.refresh().state, emulator.billed()) == ("Parked", [])
+    assert service.unpark().state == "Healthy"
+
+
+def test_only_endpoints_can_be_parked(emulator: Emulator) -> None:
+    with pytest.raises(UnsupportedError, match="cannot be parked"):
+        gpu_infer.Service(
+            "x", "Healthy", "http://127.0.0.1", "local", _target=gpu_infer.deployment.target_for(None, None)
+        ).park()
+
+
+def test_instances_and_keys(client: Any, deploy: Deploy) -> None:
+    service = deploy(client)
+    service.scale(replicas=3)
+    assert service.price_per_hour == pytest.approx(3 * 0.526)
+    assert next(one.price_per_hour for one in gpu_infer.leftovers(client) if one.kind == "deployment") == pytest.approx(
+        3 * 0.526
+    )
+    before = client.online_endpoints.get_keys("svc")
+    service.rotate_keys()
+    after = client.online_endpoints.get_keys("svc")
+    assert {before.primary_key, before.secondary_key}.isdisjoint({after.primary_key, after.secondary_key})
+    with pytest.raises(UnsupportedError, match="workers"):
+        service.scale(workers=2)
+
+
+def test_tokens_instead_of_keys(client: Any, deploy: Deploy) -> None:
+    service = deploy(client, auth="token")
+    assert client.online_endpoints.get("svc").auth_mode == "aml_token"
+    with pytest.raises(UnsupportedError, match="token"):
+        service.rotate_keys()
+
+
+def test_what_another_machine_has_forgotten_is_found_by_its_tags(
+    emulator: Emulator, client: Any, deploy: Deploy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deploy(client, ttl=0.01)
+    monkeypatch.setenv("GPU_INFER_HOME", str(tmp_path / "elsewhere"))
+    found = gpu_infer.leftovers(client)
+    assert [(one.kind, one.name, one.recorded) for one in found] == [
+        ("service", "svc", False),
+        ("deployment", "svc/blue", False),
+    ]
+    assert found[1].price_per_hour == pytest.approx(0.526)
+    time.sleep(0.02)
+    gpu_infer.sweep(client)
+    assert (gpu_infer.leftovers(client), emulator.billed()) == ([], [])
+
+
+def test_a_block_takes_all_of_it_down(emulator: Emulator, client: Any, deploy: Deploy) -> None:
+    service = deploy(client)
+    assert emulator.billed() == ["svc/blue"]
+    with pytest.raises(KeyboardInterrupt), service:
+        raise KeyboardInterrupt
+    assert (emulator.billed(), left(client)) == ([], [])
+
+
+def test_what_is_kept_outlives_the_block_and_says_so(client: Any, deploy: Deploy) -> None:
+    with deploy(client) as service:
+        service.keep()
+    assert client.online_endpoints.get("svc").tags["gpu-infer-expires"] == "never"
+    assert traffic(client) == {"blue": 100}, "a change of tags leaves the traffic alone"
+    assert gpu_infer.sweep(client) == []
+
+
+def test_scoring_does_not_go_through_the_sdk() -> None:
+    package = Path(gpu_infer.__file__).parent
+    sources = [file for file in package.rglob("*.py") if "emulator" not in file.parts]
+    assert len(sources) > 100
+    assert not [file for file in sources if ".invoke(" in file.read_text("utf-8")]
+
+
+def test_a_photograph_on_an_endpoint(
+    home: Path, shared_models: Path, snowleopard: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tutorial's model by its registered name, really run."""
+    from azure.ai.ml.entities import Model
+
+    with Emulator() as emulator:
+        client = emulator.ml_client()
+        path = shared_models / "efficientnet_lite0.onnx"
+        client.models.create_or_update(Model(name="resnet50", path=str(path)))
+        before = "image:224x224,layout=nchw,mean=127,std=128"
+        with gpu_infer.deploy(
+            "resnet50", client, name="gpu-rn", vm_size=T4, preprocess=before, postprocess="top_k:5"
+        ) as service:
+            assert service.score(snowleopard)["classes"][0] == 289
+            assert service.describe()["framework"] == "onnxruntime"
+            logs = service.logs()
+            assert "GPU_INFER_STAGE ready ok" in logs
+            assert "blue: inference-server" in logs
+            service.park()
+            assert emulator.billed() == []
+            service.unpark()
+            assert service.score(snowleopard)["classes"][0] == 289
+        assert emulator.billed() == []
+        (environment,) = bodies(emulator, "environment_versions.create")
+        assert "cuda" in environment["properties"]["image"]
+        assert "onnxruntime-gpu" in environment["properties"]["condaFile"]
