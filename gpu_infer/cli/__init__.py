@@ -10,6 +10,7 @@
     bench      ``bench``: load on a service, its figures and their picture
     prepare    ``doctor``, ``init``: what is missing, and files to start from
     options    the options that several commands share
+    deployment what `deploy` and `plan` make of theirs
     words      messages of the library in the words of the command line
     screen     what goes to standard output, what to standard error; progress; hints
     results    results of a model, as people read them

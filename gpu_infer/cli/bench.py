@@ -61,9 +61,11 @@ def bench(
         str | None, typer.Option(metavar="TIME", help="For each request.", show_default="the service's own")
     ] = None,
     workspace: options.Workspace = None,
+    online: options.Online = False,
     as_json: options.Json = False,
 ) -> None:
     """Put load on a service: its rate, its latency, and how many replicas a rate needs. Ctrl-C shows what there is."""
+    workspace = options.place(workspace, online=online)
     levels = _levels(concurrency)
     for option, number in (("--rate", rate), ("--p99-ms", p99_ms)):
         if number is not None and not (number > 0 and math.isfinite(number)):

@@ -30,6 +30,7 @@ __all__ = [
     "Model",
     "Name",
     "Nodes",
+    "Online",
     "Output",
     "Overwrite",
     "Port",
@@ -46,11 +47,10 @@ __all__ = [
     "Workspace",
     "again",
     "attached",
-    "azure",
-    "deployment",
     "duration",
-    "ignored_here",
+    "is_online",
     "open_workspace",
+    "place",
     "template_name",
 ]
 
@@ -211,12 +211,29 @@ Workspace = Annotated[
         rich_help_panel=_AZURE,
     ),
 ]
+Online = Annotated[
+    bool,
+    typer.Option(
+        "--online",
+        envvar="GPU_INFER_ONLINE",
+        help="The workspace's online endpoints, through azure-ai-ml, instead of AKS web services.",
+        rich_help_panel=_AZURE,
+    ),
+]
 ClusterName = Annotated[
     str,
-    typer.Option("--cluster", metavar="NAME", help="AKS cluster; created where there is none.", rich_help_panel=_AZURE),
+    typer.Option(
+        "--cluster",
+        metavar="NAME",
+        help="AKS cluster; created where there is none. With --online: Kubernetes compute.",
+        rich_help_panel=_AZURE,
+    ),
 ]
 VmSize = Annotated[
-    str | None, typer.Option(metavar="SIZE", help="Of the nodes of a new cluster.", rich_help_panel=_AZURE)
+    str | None,
+    typer.Option(
+        metavar="SIZE", help="Of the nodes of a new cluster; with --online, of the instances.", rich_help_panel=_AZURE
+    ),
 ]
 Nodes = Annotated[int, typer.Option(min=1, metavar="N", help="Of a new cluster.", rich_help_panel=_AZURE)]
 DevTest = Annotated[
@@ -248,24 +265,51 @@ MemoryGb = Annotated[
 ]
 
 
+_ONLINE = "online:"
+"""What stands before a workspace whose online endpoints are meant, so that one text says where."""
+
+
+def place(workspace: str | None, *, online: bool) -> str | None:
+    """What ``--workspace`` and ``--online`` say together, as ``open_workspace()`` and ``again()`` take it.
+
+    Raises:
+        typer.BadParameter: ``--online`` without a workspace.
+    """
+    if not online:
+        return workspace
+    if workspace is None:
+        raise typer.BadParameter("needs the workspace, with -w WHERE or GPU_INFER_WORKSPACE.", param_hint="--online")
+    return _ONLINE + workspace
+
+
+def is_online(where: str | None) -> bool:
+    """Whether a place means online endpoints."""
+    return where is not None and where.startswith(_ONLINE)
+
+
 def open_workspace(where: str | None) -> Any:
-    """The workspace that ``--workspace`` names; ``None`` for this machine.
+    """The workspace that ``--workspace`` names, as the SDK has it that is asked for; ``None`` for this machine.
 
     Raises:
         typer.BadParameter: there is no such file.
-        MissingDependencyError: azureml-core is not installed.
+        MissingDependencyError: azureml-core, or azure-ai-ml, is not installed.
     """
     if where is None:
         return None
-    if where.startswith(("http://", "https://")):
-        from gpu_infer.emulator import workspace
+    online, path = is_online(where), where.removeprefix(_ONLINE)
+    if path.startswith(("http://", "https://")):
+        from gpu_infer import emulator
 
-        return workspace(where)
-    if not Path(where).exists():
-        raise typer.BadParameter(f"there is no {where}.", param_hint="--workspace")
+        return emulator.ml_client(path) if online else emulator.workspace(path)
+    if not Path(path).exists():
+        raise typer.BadParameter(f"there is no {path}.", param_hint="--workspace")
+    if online:
+        from gpu_infer.targets.online import client_from
+
+        return client_from(Path(path))
     from gpu_infer.targets.aks import workspace_from
 
-    return workspace_from(Path(where))
+    return workspace_from(Path(path))
 
 
 def attached(name: str, where: str | None) -> Service:
@@ -286,63 +330,8 @@ def attached(name: str, where: str | None) -> Service:
 
 def again(where: str | None) -> str:
     """What the next command needs to find the same workspace."""
-    if where is None or os.environ.get("GPU_INFER_WORKSPACE") == where:
+    if where is None:
         return ""
-    return f" -w {shlex.quote(where)}"
-
-
-def azure(
-    *, cluster: str, vm_size: str | None, nodes: int, dev_test: bool, replicas: int, max_replicas: int | None
-) -> dict[str, Any]:
-    """The arguments for a deployment to Azure."""
-    from gpu_infer.spec import Cluster
-
-    _check_replicas(replicas, max_replicas)
-    return {
-        # Without a size an existing cluster is taken as it is.
-        "cluster": Cluster(cluster, vm_size=vm_size or "", nodes=nodes, purpose="DevTest" if dev_test else "FastProd"),
-        "replicas": replicas if max_replicas is None else (replicas, max_replicas),
-    }
-
-
-def ignored_here(
-    *, cluster: str, vm_size: str | None, nodes: int, dev_test: bool, replicas: int, max_replicas: int | None
-) -> dict[str, Any]:
-    """The same for a deployment to this machine: only what was asked for, so that the checks say it means nothing."""
-    _check_replicas(replicas, max_replicas)
-    asked = cluster != DEFAULT_CLUSTER or nodes != DEFAULT_NODES or dev_test
-    given = {
-        "cluster": cluster if asked else None,
-        "vm_size": vm_size,
-        "replicas": replicas if max_replicas is None else (replicas, max_replicas),
-    }
-    return {what: value for what, value in given.items() if value is not None}
-
-
-def _check_replicas(least: int, most: int | None) -> None:
-    if most is not None and most < least:
-        message = f"{most} is less than --replicas {least}."
-        raise typer.BadParameter(message, param_hint="--max-replicas")
-
-
-def deployment(*, env: list[str] | None, port: int | None, **options: Any) -> dict[str, Any]:
-    """The arguments for ``gpu_infer.deploy`` and ``gpu_infer.plan``.
-
-    Args:
-        env: pairs of name and value, as typed.
-        port: ``None`` for any.
-        options: the others, under the names that ``deploy`` has for them.
-
-    Raises:
-        typer.BadParameter: ``--env`` without an equals sign.
-    """
-    variables: dict[str, str] = {}
-    for pair in env or []:
-        key, equals, value = pair.partition("=")
-        if not (key and equals):
-            raise typer.BadParameter(f"{pair!r} is no K=V.", param_hint="--env")
-        variables[key] = value
-    if port is not None:
-        variables["SERVER_PORT"] = str(port)
-    # What the command line starts has to outlive it.
-    return {**options, "environment_variables": variables, "keep": True}
+    path = where.removeprefix(_ONLINE)
+    named = "" if os.environ.get("GPU_INFER_WORKSPACE") == path else f" -w {shlex.quote(path)}"
+    return named + (" --online" if is_online(where) and not os.environ.get("GPU_INFER_ONLINE") else "")

@@ -142,6 +142,7 @@ def score(
         ),
     ] = None,
     workspace: options.Workspace = None,
+    online: options.Online = False,
     as_json: options.Json = False,
 ) -> None:
     """Send files, or the rows of tables and arrays, to a service; show its results, or write them to a file."""
@@ -164,7 +165,7 @@ def score(
         concurrency=concurrency,
         items_per_request=items_per_request,
         timeout=None if timeout is None else seconds_of(timeout),
-        workspace=workspace,
+        workspace=options.place(workspace, online=online),
         as_json=as_json,
     )
     with _client(asked, key_from=key_from, codec=codec) as (client, describe):

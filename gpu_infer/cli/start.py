@@ -8,7 +8,7 @@ from typing import Any
 import typer
 
 import gpu_infer
-from gpu_infer.cli import options, screen
+from gpu_infer.cli import deployment, options, screen
 from gpu_infer.errors import GpuInferError
 
 __all__ = ["demo", "deploy", "plan"]
@@ -53,6 +53,7 @@ def plan(
     port: options.Port = None,
     overwrite: options.Overwrite = False,
     workspace: options.Workspace = None,
+    online: options.Online = False,
     cluster: options.ClusterName = options.DEFAULT_CLUSTER,
     vm_size: options.VmSize = None,
     nodes: options.Nodes = options.DEFAULT_NODES,
@@ -64,7 +65,8 @@ def plan(
     as_json: options.Json = False,
 ) -> None:
     """Show what `deploy` would do with the same options. Creates nothing."""
-    arguments = options.deployment(
+    workspace = options.place(workspace, online=online)
+    arguments = deployment.deployment(
         env=env,
         port=port,
         name=name,
@@ -81,6 +83,7 @@ def plan(
         overwrite=overwrite,
         **_in_azure(
             workspace,
+            online=online,
             cluster=cluster,
             vm_size=vm_size,
             nodes=nodes,
@@ -124,6 +127,7 @@ def deploy(
     overwrite: options.Overwrite = False,
     wait: options.Wait = None,
     workspace: options.Workspace = None,
+    online: options.Online = False,
     cluster: options.ClusterName = options.DEFAULT_CLUSTER,
     vm_size: options.VmSize = None,
     nodes: options.Nodes = options.DEFAULT_NODES,
@@ -137,7 +141,8 @@ def deploy(
     """Start a service on this machine, or in Azure. It runs on until `down`, or until its time is over."""
     from gpu_infer.spec import seconds_of
 
-    arguments = options.deployment(
+    workspace = options.place(workspace, online=online)
+    arguments = deployment.deployment(
         env=env,
         port=port,
         name=name,
@@ -154,6 +159,7 @@ def deploy(
         overwrite=overwrite,
         **_in_azure(
             workspace,
+            online=online,
             cluster=cluster,
             vm_size=vm_size,
             nodes=nodes,
@@ -183,11 +189,11 @@ def deploy(
 
 
 def _in_azure(
-    workspace: str | None, *, cpu_cores: float | None, memory_gb: float | None, **others: Any
+    workspace: str | None, *, online: bool, cpu_cores: float | None, memory_gb: float | None, **others: Any
 ) -> dict[str, Any]:
     """What only a deployment to Azure takes; one to this machine warns of what was asked for."""
-    of_cluster = options.ignored_here(**others) if workspace is None else options.azure(**others)
-    return {**of_cluster, "cpu_cores": cpu_cores, "memory_gb": memory_gb}
+    means = deployment.ignored_here if workspace is None else deployment.online if online else deployment.azure
+    return {**means(**others), "cpu_cores": cpu_cores, "memory_gb": memory_gb}
 
 
 def _device(service: Any) -> str | None:

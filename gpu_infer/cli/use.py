@@ -20,8 +20,9 @@ def _age(text: str | None) -> str | None:
     return text if text == "0" else options.duration(text)
 
 
-def ls(*, workspace: options.Workspace = None, as_json: options.Json = False) -> None:
+def ls(*, workspace: options.Workspace = None, online: options.Online = False, as_json: options.Json = False) -> None:
     """List the services on this machine, or of a workspace."""
+    workspace = options.place(workspace, online=online)
     from gpu_infer.cli import show
 
     with screen.progress("looking"):
@@ -44,9 +45,11 @@ def logs(
     *,
     tail: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the last N lines.")] = None,
     workspace: options.Workspace = None,
+    online: options.Online = False,
     as_json: options.Json = False,
 ) -> None:
     """Print what a service has written."""
+    workspace = options.place(workspace, online=online)
     lines = options.attached(name, workspace).logs().splitlines()
     shown = lines if tail is None else lines[-tail:]
     if as_json:
@@ -57,8 +60,15 @@ def logs(
     screen.hint(f"gpu-infer stats {name}{options.again(workspace)}")
 
 
-def stats(name: options.ServiceName, *, workspace: options.Workspace = None, as_json: options.Json = False) -> None:
+def stats(
+    name: options.ServiceName,
+    *,
+    workspace: options.Workspace = None,
+    online: options.Online = False,
+    as_json: options.Json = False,
+) -> None:
     """Show the counters of a service and the device that does its work."""
+    workspace = options.place(workspace, online=online)
     with screen.progress(f"asking {name}"):
         service = options.attached(name, workspace)
         counters = service.stats()
@@ -80,9 +90,11 @@ def down(
         bool, typer.Option("--cluster", help="Also their cluster, where this library has created it.")
     ] = False,
     workspace: options.Workspace = None,
+    online: options.Online = False,
     as_json: options.Json = False,
 ) -> None:
     """Remove services. Removing one that is gone already succeeds."""
+    workspace = options.place(workspace, online=online)
     if bool(names) == every:
         raise typer.BadParameter("give names of services, or --all.", param_hint="NAME")
     from gpu_infer.teardown import take_down
@@ -110,9 +122,11 @@ def sweep(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be removed.")] = False,
     workspace: options.Workspace = None,
+    online: options.Online = False,
     as_json: options.Json = False,
 ) -> None:
     """Remove from a workspace what has expired or was abandoned, and show what is left on the bill."""
+    workspace = options.place(workspace, online=online)
     from gpu_infer.cli import show
 
     age = None if older_than is None else 0.0 if older_than == "0" else seconds_of(older_than)
