@@ -9,6 +9,7 @@ from .assets.registry import ROUTES as REGISTRY
 from .assets.routes import ROUTES as ASSETS
 from .assets.storage import ROUTES as STORAGE
 from .compute.routes import ROUTES as COMPUTE
+from .insights.routes import ROUTES as INSIGHTS
 from .models.routes import ROUTES as MODELS
 from .online.deployments import ROUTES as DEPLOYMENTS
 from .online.lro import ROUTES as ONLINE_OPERATIONS
@@ -20,7 +21,7 @@ from .services.scoring import ROUTES as SCORING
 
 __all__ = ["ONLINE", "TABLE"]
 
-ONLINE = (*ENDPOINTS, *DEPLOYMENTS, *ONLINE_OPERATIONS, *ASSETS, *REGISTRY, *STORAGE)
-"""What only azure-ai-ml asks for."""
+ONLINE = (*ENDPOINTS, *DEPLOYMENTS, *ONLINE_OPERATIONS, *ASSETS, *REGISTRY, *STORAGE, *INSIGHTS)
+"""What azureml-core does not ask for: azure-ai-ml does, or azure-mgmt-monitor."""
 
 TABLE = Table((*ARM, *AAD, *COMPUTE, *ARTIFACTS, *MODELS, *SERVICES, *SCORING, *ONLINE, *ENDPOINT_SCORING))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from .artifacts.models import Artifacts
 from .assets.models import Versions
 from .compute.models import Clusters
+from .insights.models import Autoscale
 from .models.models import Models
 from .online.models import Endpoints
 from .operations import Operations, Transition
@@ -82,6 +83,7 @@ class State:
     report: Callable[[BaseException], None]
     environments: Versions = field(default_factory=lambda: Versions("environments", "image", "condaFile", "build"))
     codes: Versions = field(default_factory=lambda: Versions("codes", "codeUri"))
+    autoscale: Autoscale = field(default_factory=Autoscale)
     rollouts: list[Rollout] = field(default_factory=list["Rollout"])
     lock: threading.RLock = field(default_factory=threading.RLock)
 

@@ -21,6 +21,7 @@ from gpu_infer.spec import DEFAULT_TTL, ServiceSpec
 from gpu_infer.targets._supervisor import process_alive, process_start
 
 __all__ = [
+    "AUTOSCALE",
     "CLUSTER",
     "DEPLOYMENT",
     "SERVICE",
@@ -46,10 +47,11 @@ __all__ = [
     "workspace_key",
 ]
 
-CLUSTER, DEPLOYMENT, SERVICE = "cluster", "deployment", "service"
-"""What entries are of. Deployments are those of an online endpoint, which is the service; they are what is billed."""
+CLUSTER, DEPLOYMENT, SERVICE, AUTOSCALE = "cluster", "deployment", "service", "autoscale"
+"""What entries are of. Deployments are those of an online endpoint, which is the service; they are what is billed. An
+autoscale setting has none in the ledger: it is free, and has one made from its tags where its deployment is gone."""
 
-_ORDER = (SERVICE, DEPLOYMENT, CLUSTER)
+_ORDER = (SERVICE, DEPLOYMENT, AUTOSCALE, CLUSTER)
 """In which things are removed: an endpoint takes its deployments along."""
 
 _PLACES = ("aks:", "online:")

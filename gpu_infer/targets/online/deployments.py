@@ -16,8 +16,19 @@ from gpu_infer.spec import Scale
 from gpu_infer.targets import records
 from gpu_infer.targets.base import Deployment, State
 from gpu_infer.targets.calls import ask, call, deadline
-from gpu_infer.targets.online import endpoints
-from gpu_infer.targets.online.sdk import begin, finish, is_absent, is_conflict, is_refusal, key_of, operate, state_of
+from gpu_infer.targets.online import autoscale, endpoints
+from gpu_infer.targets.online.inference import kubernetes_scale
+from gpu_infer.targets.online.sdk import (
+    begin,
+    entity,
+    finish,
+    is_absent,
+    is_conflict,
+    is_refusal,
+    key_of,
+    operate,
+    state_of,
+)
 from gpu_infer.targets.waiting import Pauses, remove
 
 __all__ = [
@@ -187,6 +198,7 @@ def wait_ready(client: Any, incoming: Incoming, *, timeout: float, doing: str = 
         )
     found = _wait_for_state(client, incoming, left, words, logs)
     emit(Event(incoming.endpoint, "healthy", "ok", incoming.name))
+    autoscale.follow(client, found)
     return found
 
 
@@ -219,14 +231,20 @@ def _wait_for_state(
 
 
 def scale(client: Any, deployment: Any, wanted: Scale, *, timeout: float) -> None:
-    """Change how many instances a deployment has, and wait for them.
+    """Change how many instances a deployment has, or leave that to the load, and wait for them.
 
     Raises:
         DeploymentError: Azure refused it, or they did not start.
     """
     endpoint: str = deployment.endpoint_name
     name: str = deployment.name
-    deployment.instance_count = wanted.replicas
+    if is_kubernetes(deployment):
+        deployment.scale_settings = kubernetes_scale(wanted) or entity("DefaultScaleSettings")()
+    else:
+        if wanted.max_replicas is None:
+            autoscale.stop(client, deployment)
+        deployment.tags = autoscale.retagged(deployment, wanted)
+    deployment.instance_count = min(max(deployment.instance_count or 1, wanted.replicas), wanted.most)
     try:
         poller = begin(client.online_deployments.begin_create_or_update, deployment)
     except Exception as error:
@@ -234,7 +252,7 @@ def scale(client: Any, deployment: Any, wanted: Scale, *, timeout: float) -> Non
     wait_ready(client, Incoming(endpoint, name, poller), timeout=timeout, doing="scaling")
     entry = records.find(key_of(client), records.DEPLOYMENT, entry_name(endpoint, name))
     if entry is not None and price_of(deployment):
-        records.settle(entry, nodes=wanted.replicas)
+        records.settle(entry, nodes=deployment.instance_count)
 
 
 def delete_deployment(client: Any, endpoint: str, name: str, *, timeout: float) -> None:
@@ -325,9 +343,14 @@ def serving_of(endpoint: Any, there: Sequence[Any]) -> Any | None:
     return by_share[-1] if by_share else None
 
 
+def is_kubernetes(deployment: Any) -> bool:
+    """Whether a deployment runs on a cluster of the user's."""
+    return "kubernetes" in str(deployment.type or "").lower()
+
+
 def price_of(deployment: Any) -> float:
     """US dollars per hour of a deployment; 0 on Kubernetes, where the cluster is billed, and for unknown sizes."""
-    if deployment.type and "kubernetes" in str(deployment.type).lower():
+    if is_kubernetes(deployment):
         return 0.0
     return records.cluster_price(deployment.instance_type or "", int(deployment.instance_count or 0))
 

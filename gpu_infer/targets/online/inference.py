@@ -9,13 +9,14 @@ from typing import Any
 
 from gpu_infer.bundle import Bundle, Template, azure_environment, requests_at_once
 from gpu_infer.errors import DeploymentError
-from gpu_infer.spec import DEFAULT_CPU_CORES, DEFAULT_MEMORY_GB, ServiceSpec
+from gpu_infer.spec import DEFAULT_CPU_CORES, DEFAULT_MEMORY_GB, Scale, ServiceSpec
 from gpu_infer.targets.calls import call
 from gpu_infer.targets.models import RegisteredModel
+from gpu_infer.targets.online import autoscale
 from gpu_infer.targets.online.models import is_triton
 from gpu_infer.targets.online.sdk import entity
 
-__all__ = ["DEFAULT_LOAD_SECONDS", "deployment_entity", "worker_seconds"]
+__all__ = ["DEFAULT_LOAD_SECONDS", "deployment_entity", "kubernetes_scale", "worker_seconds"]
 
 DEFAULT_LOAD_SECONDS = 300.0
 """What a model gets to be copied, loaded and warmed up, where nobody has measured it."""
@@ -55,7 +56,7 @@ def deployment_entity(
             "name": name,
             "endpoint_name": spec.name,
             "model": f"azureml:{model.id}",
-            "tags": dict(tags),
+            "tags": {**tags, **(autoscale.tag(spec.scale) if spec.cluster is None else {})},
             "properties": {**spec.properties, "gpu-infer-run": run},
             "request_settings": _requests(spec),
             **_probes(spec),
@@ -70,7 +71,14 @@ def deployment_entity(
             return entity("ManagedOnlineDeployment")(
                 **options, instance_type=spec.resources.vm_size, instance_count=spec.scale.replicas
             )
-        return entity("KubernetesOnlineDeployment")(**options, resources=_resources(spec), **_kubernetes_scale(spec))
+        named: dict[str, Any] = {"instance_type": spec.resources.vm_size} if spec.resources.vm_size else {}
+        return entity("KubernetesOnlineDeployment")(
+            **options,
+            **named,
+            resources=_resources(spec),
+            instance_count=spec.scale.replicas,
+            scale_settings=kubernetes_scale(spec.scale),
+        )
 
     return call(make, doing=f"configuring deployment {name!r} of endpoint {spec.name!r}", default=DeploymentError)
 
@@ -78,6 +86,18 @@ def deployment_entity(
 def worker_seconds(spec: ServiceSpec) -> int:
     """Seconds that the stock server waits for a worker: for ``init()``, and for one request."""
     return math.ceil(max(_STOCK_WORKER_SECONDS, 2 * _load_seconds(spec), spec.timeout + 30))
+
+
+def kubernetes_scale(scale: Scale) -> Any | None:
+    """What Kubernetes is told of the number of replicas: a range, or ``None``, which leaves the number alone."""
+    if scale.max_replicas is None:
+        return None
+    return entity("TargetUtilizationScaleSettings")(
+        min_instances=scale.replicas,
+        max_instances=scale.max_replicas,
+        polling_interval=5,
+        target_utilization_percentage=70,
+    )
 
 
 # --- inside -----------------------------------------------------------------------------------------------------------
@@ -129,16 +149,3 @@ def _resources(spec: ServiceSpec) -> Any:
     settings = entity("ResourceSettings")
     # Limits as requests: of GPUs Kubernetes takes nothing else.
     return entity("ResourceRequirementsSettings")(requests=settings(**given), limits=settings(**given))
-
-
-def _kubernetes_scale(spec: ServiceSpec) -> dict[str, Any]:
-    options: dict[str, Any] = {"instance_type": spec.resources.vm_size} if spec.resources.vm_size else {}
-    if spec.scale.max_replicas is None:
-        return {**options, "instance_count": spec.scale.replicas}
-    settings = entity("TargetUtilizationScaleSettings")(
-        min_instances=spec.scale.replicas,
-        max_instances=spec.scale.max_replicas,
-        polling_interval=5,
-        target_utilization_percentage=70,
-    )
-    return {**options, "instance_count": spec.scale.replicas, "scale_settings": settings}

@@ -13,6 +13,7 @@ from gpu_infer.plans import Plan
 from gpu_infer.preflight import choose_template, find_local_model, resolve_size, script_template
 from gpu_infer.spec import ServiceSpec
 from gpu_infer.targets import records
+from gpu_infer.targets.online import autoscale
 from gpu_infer.targets.online.models import find_model, framework_of, missing_model
 
 __all__ = ["make_plan"]
@@ -36,6 +37,7 @@ def make_plan(client: Any, spec: ServiceSpec) -> Plan:
         )
         findings += size_findings
         spec = replace(spec, resources=replace(spec.resources, vm_size=size))
+    findings += autoscale.check(client, spec)
     template, script_findings = script_template(spec) if spec.entry_script else (choose_template(spec, found), [])
     findings += script_findings
     nodes = 0 if spec.cluster else spec.scale.replicas

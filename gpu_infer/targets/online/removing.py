@@ -8,7 +8,7 @@ from gpu_infer.errors import GpuInferError
 from gpu_infer.ledger import Entry
 from gpu_infer.progress import Event, emit
 from gpu_infer.targets import records
-from gpu_infer.targets.online import deployments, endpoints
+from gpu_infer.targets.online import autoscale, deployments, endpoints
 from gpu_infer.targets.online.models import archive_models_of
 from gpu_infer.targets.online.sdk import key_of
 
@@ -33,7 +33,9 @@ def delete(client: Any, name: str, *, model: bool) -> None:
     run = entry.details["run"] if entry else records.read_tags(endpoint.tags if endpoint else None).get("run", "")
     going = records.take_over([*([] if entry is None else [entry]), *below], state="deleting")
     try:
+        there = deployments.list_deployments(client, name)
         endpoints.delete_endpoint(client, name, timeout=DELETE_SECONDS)
+        autoscale.drop(client, there)
     except BaseException:
         records.settle_all(going, state="failed")  # given up, so the next sweep() has it
         raise
@@ -58,7 +60,9 @@ def drop_deployment(client: Any, endpoint: str, name: str) -> None:
         mirror: dict[str, int] = dict(found.mirror_traffic or {})
         if traffic.pop(name.lower(), 0) or mirror.pop(name.lower(), 0):
             endpoints.send_traffic(client, endpoint, _to_hundred(traffic), mirror=mirror)
+        there = deployments.look(client, endpoint, name)
         deployments.delete_deployment(client, endpoint, name, timeout=DELETE_SECONDS)
+        autoscale.drop(client, [] if there is None else [there])
     entry = records.find(key_of(client), records.DEPLOYMENT, deployments.entry_name(endpoint, name))
     if entry is not None:
         records.forget(entry)
@@ -75,7 +79,13 @@ def remove(client: Any, entry: Entry) -> None:
         drop_deployment(client, endpoint, name)
         records.forget(entry)
         return
+    if entry.kind == records.AUTOSCALE:
+        autoscale.remove(client, entry)
+        records.forget(entry)
+        return
+    there = deployments.list_deployments(client, entry.name)
     endpoints.delete_endpoint(client, entry.name, timeout=DELETE_SECONDS)
+    autoscale.drop(client, there)
     for one in _deployments_below(client, entry.name):
         records.forget(one)
     records.forget(entry)

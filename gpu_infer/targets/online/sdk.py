@@ -11,10 +11,12 @@ from typing import Any
 from gpu_infer.diagnose import azure_error
 from gpu_infer.errors import GpuInferError
 from gpu_infer.progress import Event, emit
+from gpu_infer.targets.arm import Arm
 from gpu_infer.targets.calls import NoAnswerError, ask, deadline, load
 from gpu_infer.targets.silence import quiet_operation
 
 __all__ = [
+    "arm_of",
     "begin",
     "entity",
     "finish",
@@ -30,6 +32,9 @@ __all__ = [
 
 LOOK_SECONDS = 1.0
 """How often a long operation is asked whether it has ended; how often Azure is asked, the SDK decides."""
+
+_OWN_OPTIONS = ("transport", "cloud", "user_agent")
+"""Options of an ``MLClient`` that are no other client's."""
 
 _REFUSALS = (
     HTTPStatus.BAD_REQUEST,
@@ -62,6 +67,22 @@ def workspace_path(client: Any) -> str:
 def key_of(client: Any) -> str:
     """How the ledger names the workspace of an ``MLClient``."""
     return f"online:{workspace_path(client)}"
+
+
+def arm_of(client: Any) -> Arm:
+    """How the resource group of an ``MLClient`` is reached by other management SDKs: as the client itself does.
+
+    ``MLClient`` has no public attribute for its credential, the address of Resource Manager, or the options that it
+    hands on to its own clients (1.26 to 1.35). The transport is left out: whoever closes a client closes it.
+    """
+    options: dict[str, Any] = client._kwargs  # noqa: SLF001
+    return Arm(
+        client.subscription_id,
+        client.resource_group_name,
+        client._credential,  # noqa: SLF001
+        client._base_url,  # noqa: SLF001
+        {name: value for name, value in options.items() if name not in _OWN_OPTIONS},
+    )
 
 
 def status_of(error: BaseException | None) -> int | None:

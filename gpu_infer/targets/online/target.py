@@ -25,12 +25,12 @@ from gpu_infer.spec import Rollout, Scale, ServiceSpec
 from gpu_infer.targets import records
 from gpu_infer.targets.base import Deployment
 from gpu_infer.targets.models import RegisteredModel
-from gpu_infer.targets.online import deployments, endpoints, parking, removing
+from gpu_infer.targets.online import deployments, endpoints, inventory, parking, removing
 from gpu_infer.targets.online.inference import deployment_entity
 from gpu_infer.targets.online.models import find_model, missing_model, register_model
 from gpu_infer.targets.online.planning import make_plan
 from gpu_infer.targets.online.rollout import REPLACE, take_over
-from gpu_infer.targets.online.sdk import key_of, state_of
+from gpu_infer.targets.online.sdk import key_of
 
 __all__ = ["OnlineTarget"]
 
@@ -315,30 +315,12 @@ class OnlineTarget:
         return records.entries(self._key)
 
     def tagged(self) -> list[Entry]:
-        """What the tags of the workspace's endpoints and deployments tell of."""
-        found: list[Entry] = []
-        for endpoint in endpoints.list_endpoints(self.client):
-            life = records.read_tags(endpoint.tags)
-            if not life:
-                continue
-            found.append(records.unwritten(self._key, records.SERVICE, endpoint.name, life))
-            for one in deployments.list_deployments(self.client, endpoint.name):
-                known = records.read_tags(one.tags)
-                if known:
-                    # How long it lives is changed on the endpoint.
-                    known = {**known, "kept": life["kept"], "expires": life["expires"]}
-                    name = deployments.entry_name(endpoint.name, one.name)
-                    found.append(records.unwritten(self._key, records.DEPLOYMENT, name, known))
-        return found
+        """What the tags of things in the workspace tell of."""
+        return inventory.tagged(self.client)
 
     def state_of(self, entry: Entry) -> str:
         """How Azure calls the state of what an entry names; ``absent`` where it is not there."""
-        if entry.kind == records.SERVICE:
-            found = endpoints.look(self.client, entry.name, twice=True)
-        else:
-            endpoint, _, name = entry.name.partition("/")
-            found = deployments.look(self.client, endpoint, name, twice=True)
-        return "absent" if found is None else state_of(found)
+        return inventory.state_of_entry(self.client, entry)
 
     # --- inside -------------------------------------------------------------------------------------------------------
 

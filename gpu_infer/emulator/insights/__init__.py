@@ -1,0 +1,1 @@
+"""Azure Monitor: autoscale settings of the resource group."""

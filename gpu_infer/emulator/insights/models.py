@@ -1,0 +1,77 @@
+"""Autoscale settings: kept and shown as they were sent, and refused where they contradict themselves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..wire import Refusal, items, mapping
+
+__all__ = ["Autoscale"]
+
+_DIRECTIONS = ("Increase", "Decrease", "None")
+_MOST_PROFILES = 20
+
+
+class Autoscale:
+    """All autoscale settings of the resource group; capitals in their names do not matter."""
+
+    def __init__(self) -> None:
+        self._all: dict[str, dict[str, Any]] = {}
+
+    def put(self, name: str, body: dict[str, Any]) -> bool:
+        """Keep a setting, in the place of one of that name.
+
+        Returns:
+            whether it is new.
+
+        Raises:
+            Refusal: 400, it has no target, no profile, or a profile whose numbers or rules cannot be.
+        """
+        properties = mapping(body.get("properties"))
+        profiles = [mapping(one) for one in items(properties.get("profiles"))]
+        if not body.get("location") or not properties.get("targetResourceUri"):
+            raise Refusal(400, "InvalidRequest", "An autoscale setting needs a location and a targetResourceUri.")
+        if not 1 <= len(profiles) <= _MOST_PROFILES:
+            raise Refusal(400, "InvalidRequest", f"An autoscale setting has 1 to {_MOST_PROFILES} profiles.")
+        for profile in profiles:
+            _check(profile)
+        new = name.lower() not in self._all
+        self._all[name.lower()] = {"name": name, "location": body["location"], "tags": mapping(body.get("tags"))}
+        self._all[name.lower()]["properties"] = {**properties, "name": name}
+        return new
+
+    def find(self, name: str) -> dict[str, Any]:
+        """A setting.
+
+        Raises:
+            Refusal: 404, there is none of that name.
+        """
+        setting = self._all.get(name.lower())
+        if setting is None:
+            raise Refusal(404, "ResourceNotFound", f"The autoscale setting {name!r} was not found.")
+        return setting
+
+    def remove(self, name: str) -> bool:
+        """Forget a setting; whether there was one."""
+        return self._all.pop(name.lower(), None) is not None
+
+    def all(self) -> list[dict[str, Any]]:
+        """All of them, the oldest first."""
+        return list(self._all.values())
+
+
+def _check(profile: dict[str, Any]) -> None:
+    capacity = mapping(profile.get("capacity"))
+    try:
+        least, most, default = (int(capacity[which]) for which in ("minimum", "maximum", "default"))
+    except (KeyError, TypeError, ValueError) as error:
+        raise Refusal(400, "InvalidCapacity", "A profile's capacity has a minimum, a maximum and a default.") from error
+    if not 0 <= least <= default <= most:
+        message = f"The capacity of a profile rises from minimum {least} over default {default} to maximum {most}."
+        raise Refusal(400, "InvalidCapacity", message)
+    for rule in items(profile.get("rules")):
+        trigger, action = mapping(mapping(rule).get("metricTrigger")), mapping(mapping(rule).get("scaleAction"))
+        if not trigger.get("metricName") or not trigger.get("metricResourceUri"):
+            raise Refusal(400, "InvalidRule", "The metricTrigger of a rule names a metric and its resource.")
+        if action.get("direction") not in _DIRECTIONS:
+            raise Refusal(400, "InvalidRule", f"The direction of a rule is one of {', '.join(_DIRECTIONS)}.")
