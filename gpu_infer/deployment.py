@@ -108,7 +108,8 @@ def deploy(  # pyright: ignore[reportInconsistentOverload] - the first overload 
     Args:
         model: a local path; in Azure also a registered name (``"resnet50"``, ``"resnet50:3"``) or the SDK's own
             ``Model``. A path is registered first.
-        workspace: ``None`` for this machine, ``azureml.core.Workspace`` for AKS.
+        workspace: ``None`` for this machine, ``azureml.core.Workspace`` for AKS, ``azure.ai.ml.MLClient`` for an online
+            endpoint.
         name: of the service: 3 to 32 lower-case letters, digits and dashes. Made from the model's name where ``None``.
         target: what ``workspace`` implies where ``None``. ``"local"`` with a workspace runs a registered model on this
             machine.
@@ -122,10 +123,12 @@ def deploy(  # pyright: ignore[reportInconsistentOverload] - the first overload 
             ``labels.txt`` in the model's folder where ``None``. ``describe()`` tells them, and ``result=ClassScores``
             of ``score()`` uses them.
         cluster: on AKS: ``Cluster(...)``, created where it does not exist; the name of one; or what
-            ``provision_cluster()`` gives. ``Cluster()`` where ``None``. Has no effect on this machine, like all up to
+            ``provision_cluster()`` gives. ``Cluster()`` where ``None``. With an ``MLClient`` the attached Kubernetes
+            compute to run on, and a managed endpoint where ``None``. Has no effect on this machine, like all up to
             ``memory_gb``.
-        vm_size: of its nodes, instead of the cluster's own.
-        replicas: containers; ``(least, most)`` lets Azure choose by load.
+        vm_size: of its nodes, instead of the cluster's own; of the instances of a managed endpoint; the instance type
+            on Kubernetes.
+        replicas: containers, or instances; ``(least, most)`` lets Azure choose by load.
         gpus_per_replica: GPUs that each gets.
         cpu_cores: cores that each gets, 2 where ``None``.
         memory_gb: GB that each gets, 4 where ``None``.
@@ -136,21 +139,21 @@ def deploy(  # pyright: ignore[reportInconsistentOverload] - the first overload 
         environment_variables: for the container. ``GPU_INFER_*`` set the runtime, see ``docs/settings.md``;
             ``{"GPU_INFER_ALLOW_CPU": "0"}`` demands a GPU on this machine, ``{"SERVER_PORT": "5001"}`` chooses the
             port.
-        auth: on AKS, ``"key"`` or ``"token"``; the client fetches it, and a new one when it is refused.
-        tags: on AKS, of the service, beside our own ``gpu-infer-*``.
-        properties: on AKS, of the service; they cannot be changed later.
+        auth: in Azure, ``"key"`` or ``"token"``; the client fetches it, and a new one when it is refused.
+        tags: in Azure, of the service, beside our own ``gpu-infer-*``.
+        properties: in Azure, of the service; they cannot be changed later.
         timeout: how long one request may take: seconds, a ``timedelta``, or text as ``"90s"``.
         ttl: how long the service lives, in the same forms; 8 hours where ``None``. A local one that is kept ends by
             itself; what is in Azure then is deleted by the next ``sweep()``.
-        wait: ``True`` waits for the service to be healthy (up to 10 minutes on this machine, 45 on AKS), a number that
-            many seconds, ``False`` returns at once. A cluster is always waited for.
+        wait: ``True`` waits for the service to be healthy (up to 10 minutes on this machine, 45 in Azure), a number
+            that many seconds, ``False`` returns at once. A cluster is always waited for.
         keep: let it outlive this process; in Azure, for good unless ``ttl`` says otherwise.
         overwrite: replace a service of this name.
         dry_run: return the ``Plan`` instead.
         replace_retired: take the documented successor of a VM size that Azure has retired, with a warning; ``False``
             makes it an error.
         smoke_test: run the bundle on this machine first and score one item; ``True`` makes one up from what the model
-            takes, anything else is scored itself.
+            takes, anything else is scored itself. The probes of an online endpoint wait as long as it took to load.
 
     Returns:
         the service; the plan with ``dry_run=True``.
@@ -173,14 +176,15 @@ def deploy(  # pyright: ignore[reportInconsistentOverload] - the first overload 
     for finding in made.findings:
         emit(Event(made.spec.name, finding.code, "warning" if finding.level == "warning" else "ok", str(finding)))
     if smoke_test is not False:
-        run_smoke_test(_on_this_machine(made.spec, workspace), _template_of(made), sample=smoke_test)
-    seconds = seconds_of(wait) if wait and wait is not True else None
+        seconds = run_smoke_test(_on_this_machine(made.spec, workspace), _template_of(made), sample=smoke_test)
+        made = replace(made, spec=replace(made.spec, load_seconds=seconds))
+    patience = seconds_of(wait) if wait and wait is not True else None
     deployment = _start(on, made, unnamed=name is None)
     service = service_from(deployment, on)
     try:
         service.on_update(functools.partial(_redeploy, on, service.name, _with_model(arguments, deployment)))
         if wait:
-            service.wait(timeout=seconds)
+            service.wait(timeout=patience)
         if deployment.hand_over is not None:
             deployment.hand_over()
     except BaseException as error:
@@ -223,15 +227,15 @@ def attach(name: str, workspace: Any = None) -> Service:
 
 
 def services(workspace: Any = None) -> list[Service]:
-    """All services that run: on this machine, or on AKS in a workspace, whoever has deployed them.
+    """All services that run: on this machine, or in a workspace, whoever has deployed them.
 
     Returns:
-        their handles. What is paid for is the cluster: its price stands at the first service on it, 0 at the others.
+        their handles. On AKS the cluster is paid for: its price stands at the first service on it, 0 at the others.
     """
     on = target_for(None, workspace)
     found: list[Service] = []
     for deployment in on.services():
-        paid = any(one.cluster == deployment.cluster and one.price_per_hour for one in found)
+        paid = deployment.cluster and any(one.cluster == deployment.cluster and one.price_per_hour for one in found)
         once = replace(deployment, price_per_hour=0.0) if paid else deployment
         found.append(service_from(once, on, attached=True))
     return found

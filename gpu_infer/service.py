@@ -134,7 +134,7 @@ class Service:
         """Wait until the service is healthy.
 
         Args:
-            timeout: seconds; what is usual on its target where ``None``: 10 minutes on this machine, 45 on AKS.
+            timeout: seconds; what is usual on its target where ``None``: 10 minutes on this machine, 45 in Azure.
 
         Raises:
             DeploymentError: it failed, or was not healthy in time.

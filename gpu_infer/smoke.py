@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -17,13 +18,16 @@ from gpu_infer.targets.local import LocalTarget
 __all__ = ["run_smoke_test"]
 
 
-def run_smoke_test(spec: ServiceSpec, template: Template | None, *, sample: Any) -> None:
+def run_smoke_test(spec: ServiceSpec, template: Template | None, *, sample: Any) -> float:
     """Deploy locally, score once, delete.
 
     Args:
         spec: with the model's path.
         template: of the model's framework.
         sample: one item; ``True`` makes one up from what the model takes.
+
+    Returns:
+        seconds until it was healthy: the model loaded and warmed up.
 
     Raises:
         PreflightError: the bundle does not run here, or gives no result for the sample; its cause has the details.
@@ -36,8 +40,10 @@ def run_smoke_test(spec: ServiceSpec, template: Template | None, *, sample: Any)
     if plan.errors:
         raise PreflightError(list(plan.findings))
     emit(Event(spec.name, "smoke_test", "start"))
+    began = time.monotonic()
     with service_from(target.start(here, template), target) as service:
         service.wait()
+        seconds = time.monotonic() - began
         item = _made_up(service) if sample is True else sample
         try:
             service.score(item)
@@ -45,7 +51,8 @@ def run_smoke_test(spec: ServiceSpec, template: Template | None, *, sample: Any)
             message = f"The smoke test failed: the bundle starts on this machine and cannot score the sample. {error}"
             fix = "Pass an item that it can score as smoke_test=, or correct the model or its hooks."
             raise PreflightError([Finding("error", "smoke-test", blotted(message), fix)]) from error
-    emit(Event(spec.name, "smoke_test", "ok"))
+    emit(Event(spec.name, "smoke_test", "ok", f"ready after {seconds:.0f} s"))
+    return seconds
 
 
 def _made_up(service: Service) -> Any:

@@ -116,9 +116,9 @@ def leftovers(workspace: Any = None) -> list[Leftover]:
     What Azure has no more, by its own address and by the list of all, is struck out of the ledger.
 
     Args:
-        workspace: ``azureml.core.Workspace``: each thing is looked up there, and things are found, too, that another
-            machine has created, by the tags of their services. ``None`` gives what the ledger of this machine has,
-            of all workspaces, without asking Azure.
+        workspace: ``azureml.core.Workspace``, or ``azure.ai.ml.MLClient`` for what is online: each thing is looked up
+            there, and things are found, too, that another machine has created, by the tags of their services. ``None``
+            gives what the ledger of this machine has, of all workspaces, without asking Azure.
 
     Returns:
         services first, then clusters, as ``sweep()`` removes them.
@@ -142,7 +142,7 @@ def sweep(
     """Remove what is left over: what has expired, and what is abandoned.
 
     Args:
-        workspace: ``azureml.core.Workspace``. Without one nothing in Azure can be removed.
+        workspace: ``azureml.core.Workspace`` or ``azure.ai.ml.MLClient``. Without one nothing in Azure can be removed.
         older_than: remove everything else of that age, too, unless it was kept: seconds, a ``timedelta``, or text as
             ``"2h"``; 0 for all.
         dry_run: remove nothing.

@@ -45,7 +45,7 @@ def test_the_readmes_job_on_aks(
 
 def test_the_readmes_test(readers_folder: Path) -> None:
     """As its reader would run it: pytest, in a folder with the files that it names."""
-    (readers_folder / "test_ours.py").write_text(python_blocks()[4], "utf-8")
+    (readers_folder / "test_ours.py").write_text(python_blocks()[5], "utf-8")
     (readers_folder / "pytest.ini").write_text("[pytest]\n", "utf-8")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_ours.py"]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120, cwd=readers_folder)

@@ -86,7 +86,7 @@ def readme_blocks(language: str) -> list[str]:
 
 
 def test_the_readmes_python(readers_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    first, second, third, _, _ = readme_blocks("python")
+    first, second, third, *_ = readme_blocks("python")
     names: dict[str, Any] = {}
     exec(first, names)
     assert names["scores"].shape == (1000,)

@@ -113,7 +113,12 @@ def test_a_failed_update_is_seen_on_the_handle(
 def test_an_update_without_a_model_registers_none(emulator: Emulator, workspace: Any, model: Path) -> None:
     service = deploy(workspace, model=model)
     assert versions(workspace) == ["mnist_savedmodel:1"]
-    for changes in ({"replicas": 2}, {"environment_variables": {"A": "1"}}, {"postprocess": "argmax"}):
+    every: tuple[dict[str, Any], ...] = (
+        {"replicas": 2},
+        {"environment_variables": {"A": "1"}},
+        {"postprocess": "argmax"},
+    )
+    for changes in every:
         service.update(**changes)
         assert service.model == "mnist_savedmodel:1"
     assert service.raw.num_replicas == 2

@@ -206,6 +206,31 @@ def test_instances_and_keys(client: Any, deploy: Deploy) -> None:
         service.scale(workers=2)
 
 
+def test_each_endpoint_has_its_own_price(client: Any, deploy: Deploy) -> None:
+    deploy(client, name="one")
+    deploy(client, name="two", replicas=2)
+    prices = {service.name: service.price_per_hour for service in gpu_infer.services(client)}
+    assert prices == {"one": pytest.approx(0.526), "two": pytest.approx(1.052)}
+
+
+def test_the_measured_load_time_sets_probes_and_worker_time_out(
+    emulator: Emulator, client: Any, shared_models: Path
+) -> None:
+    """Measured by the smoke test; without it the model gets minutes."""
+    gpu_infer.deploy(
+        shared_models / "efficientnet_lite0.onnx", client, name="svc", vm_size=T4, smoke_test=True, wait=False
+    )
+    (quick,) = bodies(emulator, "deployments.create")
+    assert quick["properties"]["environmentVariables"]["WORKER_TIMEOUT"] == "300"
+    gpu_infer.deploy(shared_models / "efficientnet_lite0.onnx", client, name="other", vm_size=T4, wait=False)
+    (_, slow) = bodies(emulator, "deployments.create")
+    assert slow["properties"]["environmentVariables"]["WORKER_TIMEOUT"] == "600"
+    for sent in (quick, slow):
+        probe = sent["properties"]["livenessProbe"]
+        seconds = probe["failureThreshold"] * 10
+        assert seconds >= int(sent["properties"]["environmentVariables"]["WORKER_TIMEOUT"])
+
+
 def test_tokens_instead_of_keys(client: Any, deploy: Deploy) -> None:
     service = deploy(client, auth="token")
     assert client.online_endpoints.get("svc").auth_mode == "aml_token"
