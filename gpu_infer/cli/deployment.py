@@ -76,12 +76,7 @@ def deployment(*, env: list[str] | None, port: int | None, **others: Any) -> dic
     Raises:
         typer.BadParameter: ``--env`` without an equals sign.
     """
-    variables: dict[str, str] = {}
-    for pair in env or []:
-        key, equals, value = pair.partition("=")
-        if not (key and equals):
-            raise typer.BadParameter(f"{pair!r} is no K=V.", param_hint="--env")
-        variables[key] = value
+    variables = options.variables(env)
     if port is not None:
         variables["SERVER_PORT"] = str(port)
     # What the command line starts has to outlive it.

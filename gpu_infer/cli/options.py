@@ -52,6 +52,7 @@ __all__ = [
     "open_workspace",
     "place",
     "template_name",
+    "variables",
 ]
 
 _MODEL, _SERVER, _AZURE = "The model", "The service", "In Azure"
@@ -267,6 +268,19 @@ MemoryGb = Annotated[
 
 _ONLINE = "online:"
 """What stands before a workspace whose online endpoints are meant, so that one text says where."""
+
+
+def variables(env: list[str] | None) -> dict[str, str]:
+    """The variables of ``--env``.
+
+    Raises:
+        typer.BadParameter: one without an equals sign.
+    """
+    pairs = [pair.partition("=") for pair in env or []]
+    for key, equals, value in pairs:
+        if not (key and equals):
+            raise typer.BadParameter(f"{key + equals + value!r} is no K=V.", param_hint="--env")
+    return {key: value for key, _, value in pairs}
 
 
 def place(workspace: str | None, *, online: bool) -> str | None:

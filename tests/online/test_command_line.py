@@ -133,3 +133,31 @@ def test_a_config_file_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixtur
     (tmp_path / "config.json").write_text('{"subscription_id": "s"}')
     assert main(["ls", "-w", str(tmp_path / "config.json"), "--online"]) == 1
     assert "it has no resource_group, no workspace_name" in capsys.readouterr().err
+
+
+def test_scale_park_and_unpark(
+    emulator: Emulator, doubling: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ["-w", emulator.url]
+    given = ["--vm-size", "Standard_NC4as_T4_v3", "--name", "night", "--env", "TEAM=vision"]
+    assert main(["deploy", str(doubling), *where, "--online", *given, "--json"]) == 0
+    uri = json.loads(capsys.readouterr().out)["scoring_uri"]
+    assert main(["scale", "night", "2", *where, "--online"]) == 0
+    assert "night has 2 replicas. It costs $1.05 per hour." in capsys.readouterr().out
+    assert main(["park", "night", *where]) == 0
+    shown = capsys.readouterr()
+    assert "nothing of it is billed" in shown.out
+    assert f"gpu-infer unpark night -w {emulator.url}" in shown.err
+    assert emulator.billed() == []
+    assert main(["ls", *where, "--online", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["state"] == "Parked"
+    assert main(["unpark", "night", *where]) == 1
+    assert "TEAM" in capsys.readouterr().err
+    assert main(["unpark", "night", *where, "--env", "TEAM=vision", "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert (again["state"], again["scoring_uri"], again["price_per_hour"]) == ("Healthy", uri, 1.052)
+    np.save(tmp_path / "row.npy", np.arange(4, dtype=np.float32))
+    assert main(["score", "night", str(tmp_path / "row.npy"), *where, "--online", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["result"] == [0, 2, 4, 6]
+    assert main(["down", "night", *where, "--online"]) == 0
+    assert emulator.billed() == []
