@@ -51,7 +51,7 @@ class Emulator:
         run_services: ``False``: services become healthy without any process, and scoring answers 503.
         processes_per_service: one server process stands for all replicas of a service, and the front counts their
             capacity; ``None`` starts one for each.
-        quota: vCPUs by quota family, VM size or ``"total"``. Clusters that exceed it fail as Azure's do.
+        quota: vCPUs by quota family, VM size or ``"total"``; see :meth:`set_quota`.
         folder: where it keeps its files, in a folder of its own; the system's folder for temporary files if left out.
     """
 
@@ -268,6 +268,23 @@ class Emulator:
         with state.lock:
             name = resource_id.rstrip("/").rpartition("/")[2]
             state.clusters.aks[resource_id.lower()] = Aks(name, resource_id, vm_size, nodes, ours=False)
+
+    def set_quota(self, key: str, limit: int) -> None:
+        """Change what Azure allows, from the next call on.
+
+        AKS clusters that exceed it fail; managed deployments are refused. The two have quotas of their own, as in
+        Azure: what the one uses is not missing from the other.
+
+        Args:
+            key: a quota family such as ``"standard NCASv3_T4 Family"``, a VM size, or ``"total"``.
+            limit: vCPUs. Managed deployments may use 10,000 of what is never set.
+
+        Raises:
+            ValueError: there is no such family or size, or the limit is below 0.
+        """
+        state = self._running()[1]
+        with state.lock:
+            state.quota.set(key, limit)
 
     def add_endpoint(self, name: str, *, auth_mode: AuthMode = "key") -> None:
         """Let there be an online endpoint, on Kubernetes, without any deployment yet.

@@ -14,6 +14,7 @@ from .artifacts.models import Artifacts
 from .assets.models import Versions
 from .compute.models import Clusters
 from .insights.models import Autoscale
+from .compute.quota import Quota
 from .models.models import Models
 from .online.models import Endpoints
 from .operations import Operations, Transition
@@ -76,6 +77,7 @@ class State:
     settings: Settings
     operations: Operations
     artifacts: Artifacts
+    quota: Quota
     clusters: Clusters
     models: Models
     services: Services
@@ -96,10 +98,11 @@ class State:
     ) -> State:
         """A new workspace with nothing in it."""
         artifacts = Artifacts(settings.folder / "artifacts", settings.signing_key)
-        clusters = Clusters(settings.subscription_id, settings.resource_group, settings.location, settings.quota)
+        quota = Quota(settings.quota)
+        clusters = Clusters(settings.subscription_id, settings.resource_group, settings.location, quota)
         models = Models()
         services = Services(clusters, models)
-        return cls(settings, Operations(transitions), artifacts, clusters, models, services, Endpoints(), report)
+        return cls(settings, Operations(transitions), artifacts, quota, clusters, models, services, Endpoints(), report)
 
 
 def real_hosts(location: str) -> tuple[str, ...]:

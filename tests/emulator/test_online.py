@@ -55,6 +55,9 @@ def test_a_managed_endpoint_is_created_and_shown(client: Any, entities: Any, emu
 
 
 def test_an_endpoint_with_a_compute_is_one_on_kubernetes(client: Any, entities: Any, emulator: Emulator) -> None:
+    aks = "/subscriptions/s/resourcegroups/theirs/providers/Microsoft.ContainerService/managedClusters/their-aks"
+    emulator.add_aks(aks, vm_size="Standard_NC4as_T4_v3", nodes=1)
+    client.compute.begin_attach(entities.KubernetesCompute(name="k8s", resource_id=aks)).result()
     wanted = entities.KubernetesOnlineEndpoint(name="on-aks", compute="k8s", auth_mode="aml_token")
     made = client.online_endpoints.begin_create_or_update(wanted).result()
     assert type(made) is entities.KubernetesOnlineEndpoint

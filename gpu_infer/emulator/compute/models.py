@@ -6,14 +6,18 @@ import math
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from ... import catalog
 from ..operations import Operation
 from ..wire import Refusal, mapping
+from .quota import Quota, is_offered
 
-__all__ = ["Aks", "Cluster", "Clusters", "Pod", "unschedulable"]
+__all__ = ["Aks", "Cluster", "Clusters", "Kind", "Pod", "unschedulable"]
+
+Kind = Literal["AKS", "Kubernetes"]
+"""What the workspace calls a cluster: one of azureml-core's web services, or one of azure-ai-ml's online endpoints."""
 
 _DEFAULT_SIZE = "Standard_D3_v2"
 _DEFAULT_NODES = {"FastProd": 3, "DevTest": 1}
@@ -61,6 +65,7 @@ class Cluster:
         name: in the workspace.
         aks: the cluster behind it.
         attached: the workspace did not create it.
+        kind: ``computeType``.
         body: ``properties.properties`` as it was sent.
         location: of the cluster.
         state: ``Creating``, ``Updating``, ``Succeeded``, ``Failed`` or ``Deleting``.
@@ -74,6 +79,7 @@ class Cluster:
     body: dict[str, Any]
     location: str
     tags: dict[str, str]
+    kind: Kind = "AKS"
     description: str | None = None
     state: str = "Creating"
     errors: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
@@ -85,7 +91,7 @@ class Cluster:
 class Clusters:
     """The compute targets of the workspace, and the AKS clusters of the subscription."""
 
-    def __init__(self, subscription_id: str, resource_group: str, location: str, quota: Mapping[str, int]) -> None:
+    def __init__(self, subscription_id: str, resource_group: str, location: str, quota: Quota) -> None:
         self._prefix = (
             f"/subscriptions/{subscription_id}/resourcegroups/{resource_group}"
             "/providers/Microsoft.ContainerService/managedClusters/"
@@ -116,7 +122,7 @@ class Clusters:
         self.aks[aks.resource_id.lower()] = aks
         return cluster
 
-    def attach(self, name: str, properties: Mapping[str, Any], tags: dict[str, str]) -> Cluster:
+    def attach(self, name: str, properties: Mapping[str, Any], tags: dict[str, str], kind: Kind = "AKS") -> Cluster:
         """Make an existing AKS cluster a compute target.
 
         Raises:
@@ -128,7 +134,7 @@ class Clusters:
         if aks is None:
             raise Refusal(404, "ResourceNotFound", f"The AKS cluster {resource_id!r} was not found.")
         body = dict(mapping(properties.get("properties")))
-        cluster = Cluster(name, aks, attached=True, body=body, location=self._location, tags=tags)
+        cluster = Cluster(name, aks, attached=True, body=body, location=self._location, tags=tags, kind=kind)
         self.targets[name] = cluster
         return cluster
 
@@ -171,7 +177,7 @@ class Clusters:
 
     def billed(self) -> list[str]:
         """Names of the clusters that exist and were created here, detached ones included."""
-        names = {cluster.aks.name: cluster.name for cluster in self.targets.values()}
+        names = {cluster.aks.name: cluster.name for cluster in self.targets.values() if not cluster.attached}
         return sorted(names.get(aks.name, aks.name) for aks in self.aks.values() if aks.ours)
 
     def _check_name(self, name: str) -> None:
@@ -228,7 +234,7 @@ def _known_size(asked: str) -> str:
         Refusal: 400, Azure does not have it, or no longer.
     """
     size = catalog.find_size(asked)
-    if size is None or (size.retired is not None and size.retired <= date.today()):  # noqa: DTZ011 (a calendar date)
+    if size is None or not is_offered(size):
         raise Refusal(
             400,
             "BadArgument",

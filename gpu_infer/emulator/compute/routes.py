@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import base64
-import math
 from collections.abc import Mapping
-from datetime import UTC, date, datetime
-from typing import Any, Literal
+from datetime import UTC, datetime
+from typing import Any, Literal, get_args
 
-from ... import catalog
 from ..operations import Operation, Outcome
 from ..routing import RP, WORKSPACE, Route
 from ..state import State
 from ..wire import Refusal, Request, Response, answer, mapping
-from .models import Cluster
+from .models import Cluster, Kind
 
 __all__ = ["ROUTES"]
 
 _COMPUTE = f"{WORKSPACE}/computes/<name>"
 _LOCATIONS = "/subscriptions/<sub>/providers/Microsoft.MachineLearningServices/locations/<location>"
+_INSTANCE_TYPE = "defaultinstancetype"
+_INSTANCE = {
+    "nodeSelector": {},
+    "resources": {"requests": {"cpu": "100m", "memory": "2Gi"}, "limits": {"cpu": "2", "memory": "2Gi"}},
+}
+"""What the extension on the cluster has where nobody made any: without a GPU."""
 _CHANGEABLE = ("sslConfiguration", "loadBalancerType", "loadBalancerSubnet")
 
 
-def _name_put(_state: State, request: Request) -> str:
+def _name_put(state: State, request: Request) -> str:
     """Create, attach and update are one verb on one path; what is sent tells them apart."""
     properties = mapping(mapping(request.json).get("properties"))
-    if "provisioningState" in properties:  # an update sends back what it has read
+    if "provisioningState" in properties:  # an update of azureml-core sends back what it has read
+        return "compute.update"
+    there = state.clusters.targets.get(request.args["name"])
+    if there and there.kind == properties.get("computeType") == "Kubernetes":  # azure-ai-ml attaches it again
         return "compute.update"
     return "compute.attach" if properties.get("resourceId") else "compute.create"
 
@@ -40,17 +47,18 @@ def _put(state: State, request: Request) -> Response:
     kind = _name_put(state, request)
     body = request.document
     properties = mapping(body.get("properties"))
-    if properties.get("computeType") != "AKS":
-        message = f"The emulator makes compute of type AKS only, not {properties.get('computeType')!r}."
+    name, clusters, of = request.args["name"], state.clusters, _kind(properties)
+    if of == "Kubernetes" and not properties.get("resourceId"):
+        message = "A Kubernetes cluster is attached, not created: name an AKS or Arc cluster as the resourceId."
         raise Refusal(400, "BadArgument", message)
-    name, clusters = request.args["name"], state.clusters
     tags: dict[str, str] = mapping(body.get("tags"))
     if kind == "compute.update":
         cluster = clusters.find(name)
         _begin(state, cluster, kind, lambda: _updated(cluster, properties, request.failing))
         cluster.state = "Updating"
     elif kind == "compute.attach":
-        cluster = clusters.attach(name, properties, tags)
+        cluster = clusters.attach(name, properties, tags, of)
+        cluster.description = properties.get("description")
         _begin(state, cluster, kind, lambda: _settled(cluster, request.failing))
     else:
         location = properties.get("computeLocation") or state.settings.location
@@ -58,6 +66,20 @@ def _put(state: State, request: Request) -> Response:
         cluster.description = properties.get("description")
         _begin(state, cluster, kind, lambda: _settled(cluster, request.failing or clusters.over_quota(cluster)))
     return answer(_shown(state, cluster), 201, _operation_header(state, request, cluster.operation))
+
+
+def _kind(properties: Mapping[str, Any]) -> Kind:
+    """What is to be made.
+
+    Raises:
+        Refusal: 400, the emulator cannot make it.
+    """
+    kinds: tuple[Kind, ...] = get_args(Kind)
+    for kind in kinds:
+        if properties.get("computeType") == kind:
+            return kind
+    message = f"The emulator has compute of type {' and '.join(kinds)} only, not {properties.get('computeType')!r}."
+    raise Refusal(400, "BadArgument", message)
 
 
 def _begin(state: State, cluster: Cluster, kind: str, finish: Any) -> None:
@@ -81,6 +103,8 @@ def _settled(cluster: Cluster, error: Outcome) -> Outcome:
 def _updated(cluster: Cluster, properties: Mapping[str, Any], error: Outcome) -> Outcome:
     if not error:
         sent = mapping(properties.get("properties"))
+        if cluster.kind == "Kubernetes":
+            cluster.body = dict(sent)
         cluster.body.update({name: sent[name] for name in _CHANGEABLE if name in sent})
         cluster.errors = []
     return _settled(cluster, error)
@@ -128,7 +152,7 @@ def _operation(state: State, request: Request) -> Response:
     shown["status"] = "InProgress" if status == "Running" else "Failed" if status == "TimedOut" else status
     if operation.error:
         shown["error"] = dict(operation.error)
-    return answer(shown)
+    return answer(shown, headers={"Retry-After": "1"} if status == "Running" else {})
 
 
 def _get(state: State, request: Request) -> Response:
@@ -154,7 +178,7 @@ def _shown(state: State, cluster: Cluster) -> dict[str, Any]:
         "location": state.settings.location,
         "tags": cluster.tags,
         "properties": {
-            "computeType": "AKS",
+            "computeType": cluster.kind,
             "computeLocation": cluster.location,
             "description": cluster.description,
             "createdOn": cluster.created.isoformat(),
@@ -171,6 +195,10 @@ def _shown(state: State, cluster: Cluster) -> dict[str, Any]:
 def _shown_body(cluster: Cluster) -> dict[str, Any] | None:
     """What is known of the nodes: of an attached cluster only what was said when it was attached."""
     body = cluster.body
+    if cluster.kind == "Kubernetes":
+        kinds = mapping(body.get("instanceTypes")) or {_INSTANCE_TYPE: _INSTANCE}
+        named = {"defaultInstanceType": body.get("defaultInstanceType") or next(iter(kinds)), "instanceTypes": kinds}
+        return {"namespace": "default", **{key: value for key, value in body.items() if value is not None}, **named}
     if cluster.attached and not body:
         return None
     ssl = mapping(body.get("sslConfiguration")) or {"status": "Disabled"}
@@ -202,32 +230,13 @@ def _keys(state: State, request: Request) -> Response:
     )
 
 
-def _sizes(_state: State, _request: Request) -> Response:
-    today = date.today()  # noqa: DTZ011 (a calendar date)
-    offered = [size for size in catalog.sizes() if size.retired is None or size.retired > today]
-    value = [
-        {
-            "name": size.name,
-            "family": size.family,
-            "vCPUs": size.vcpus,
-            "gpus": math.ceil(size.gpus),
-            "memoryGB": size.memory_gb,
-            "osVhdSizeMB": 1047552,
-            "maxResourceVolumeMB": 51200,
-            "lowPriorityCapable": True,
-            "premiumIO": True,
-        }
-        for size in offered
-    ]
-    return answer({"amlCompute": value})
-
-
 ROUTES = (
     Route("PUT", _COMPUTE, "compute.create compute.attach compute.update", _put, "arm", _name_put),
     Route("DELETE", _COMPUTE, "compute.delete compute.detach", _delete, "arm", _name_delete),
     Route("POST", f"{_COMPUTE}/listKeys", "compute.keys", _keys, "arm"),
     Route("GET", f"{_LOCATIONS}/computeOperationsStatus/<id>", "compute.operation", _operation, "arm"),
-    Route("GET", f"{_LOCATIONS}/vmSizes", "compute.sizes", _sizes, "arm"),
     Route("GET", f"{RP}/computes/<name>", "compute.get", _get, "arm"),
     Route("GET", f"{RP}/computes", "compute.list", _list, "arm"),
+    Route("GET", _COMPUTE, "compute.get", _get, "arm"),
+    Route("GET", f"{WORKSPACE}/computes", "compute.list", _list, "arm"),
 )

@@ -38,7 +38,7 @@ def _put(state: State, request: Request) -> Response:
             check_name("an endpoint", name)
         except ValueError as error:
             raise Refusal(400, "BadRequest", str(error)) from error
-        endpoint = Endpoint(name, mode, compute=properties.get("compute") or None)
+        endpoint = Endpoint(name, mode, compute=_compute(state, properties.get("compute")))
     else:
         endpoint = state.endpoints.find(name)
         endpoint.check_idle()
@@ -58,6 +58,24 @@ def _put(state: State, request: Request) -> Response:
     endpoint.operation = state.operations.begin(kind, finish)
     headers = lro.status(state, request, endpoint.operation, kind="oeidp")
     return answer(_shown(state, endpoint), 201 if kind == "endpoints.create" else 200, headers)
+
+
+def _compute(state: State, sent: Any) -> str | None:
+    """ARM path of the attached cluster that an endpoint is to be on; ``None``: it is a managed one.
+
+    Raises:
+        Refusal: 400, there is no such cluster, or it is none for online endpoints.
+    """
+    if not sent:
+        return None
+    name = str(sent).rstrip("/").rpartition("/")[2]
+    cluster = state.clusters.targets.get(name)
+    if cluster is None:
+        raise Refusal(400, "BadRequest", f"Compute {name!r} was not found in the workspace. Attach a cluster first.")
+    if cluster.kind != "Kubernetes":
+        message = "Creation of Online Endpoints or deployments on AKS compute type is no longer supported."
+        raise Refusal(400, "BadRequest", message)
+    return f"{state.settings.scope}/computes/{name}"
 
 
 def _traffic(sent: Any) -> dict[str, int]:
