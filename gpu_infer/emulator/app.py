@@ -57,11 +57,7 @@ class App:
         if response is None:
             broken = next((fault for fault in acting if fault.kind == "fail_operation"), None)
             if broken:
-                request.failing = broken.error or {
-                    "code": "InternalServerError",
-                    "statusCode": 500,
-                    "message": "An internal server error occurred.",
-                }
+                request.failing = broken.failure
             response = self._work(route, status, request)
         for fault in acting:
             if fault.kind == "call_after":

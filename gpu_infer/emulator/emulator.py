@@ -286,12 +286,19 @@ class Emulator:
         with state.lock:
             state.quota.set(key, limit)
 
-    def add_endpoint(self, name: str, *, auth_mode: AuthMode = "key") -> None:
-        """Let there be an online endpoint, on Kubernetes, without any deployment yet.
+    def take_endpoint_name(self, name: str) -> None:
+        """Let another workspace of the region have an online endpoint of this name: it is no longer free here."""
+        state = self._running()[1]
+        with state.lock:
+            state.endpoints.taken.add(name.lower())
+
+    def add_endpoint(self, name: str, *, auth_mode: AuthMode = "key", managed: bool = False) -> None:
+        """Let there be an online endpoint, without any deployment yet.
 
         Args:
             name: of the endpoint.
             auth_mode: what callers must bring: a ``"key"``, the endpoint's own ``"aml_token"``, or an ``"aad_token"``.
+            managed: with the door of the managed ones; else of those on Kubernetes.
 
         Raises:
             ValueError: the name cannot be, or is taken.
@@ -303,7 +310,8 @@ class Emulator:
         with state.lock:
             if name in state.endpoints.all:
                 raise ValueError(f"There is an endpoint {name!r} already. Choose another name.")
-            state.endpoints.all[name] = Endpoint(name, auth_mode, compute=f"{state.settings.scope}/computes/emulated")
+            compute = None if managed else f"{state.settings.scope}/computes/emulated"
+            state.endpoints.all[name] = Endpoint(name, auth_mode, compute=compute)
 
     def add_deployment(
         self,
@@ -340,13 +348,13 @@ class Emulator:
             ValueError: no such endpoint, a name that cannot be or is taken, or traffic beyond 100 percent.
         """
         from .online import deploy
-        from .online.models import Deployment, Limits, check_name, layout
+        from .online.models import Deployment, Limits, Spec, check_name, layout
 
         app, state = self._running()
         check_name("a deployment", name)
         variables = dict(environment_variables or {})
         files = layout(source, entry_script=entry_script, model=model, environment=variables)
-        made = Deployment(name, entry_script, variables, Limits(max_concurrent, request_timeout_ms))
+        made = Deployment(name, Spec(files, Limits(max_concurrent, request_timeout_ms)))
         with state.lock:
             found = state.endpoints.all.get(endpoint)
             if found is None:
@@ -355,7 +363,7 @@ class Emulator:
                 raise ValueError(f"The endpoint {endpoint!r} has a deployment {name!r} already. Choose another name.")
             if not 0 <= traffic <= 100 - sum(found.traffic.values()):
                 raise ValueError(f"The traffic of all deployments is 0 to 100 percent; {traffic} more are not left.")
-            deploy.begin(state, found, made, files)
+            deploy.begin(state, found, made)
         deploy.wait(state, found, made, timeout=timeout, sleep=app.stopping.wait)
         with state.lock:
             found.traffic[name] = traffic

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any, Literal, get_args
 
+from .failures import NAMES, failure
+
 __all__ = ["Fault", "FaultKind", "Faults", "Log", "LoggedRequest"]
 
 FaultKind = Literal["status", "hang", "reset_before", "reset_after", "fail_operation", "call_before", "call_after"]
@@ -57,8 +59,9 @@ class Fault:
         times: on how many it then acts; ``None``: on all.
         call: gets the request as logged so far. What it raises ends up in :attr:`Emulator.errors` and breaks the
             connection.
-        error: code, message and the like. The code ``DeploymentTimedOut`` ends the operation as timed out,
-            ``Canceled`` as cancelled, any other as failed.
+        error: code, message and the like, or one of Azure's failures of deployments by its name: ``"OutOfQuota"``,
+            ``"OutOfCapacity"``, ``"ImageBuildFailure"``, ``"ResourceNotReady"``, ``"InternalServerError"``. The code
+            ``DeploymentTimedOut`` ends the operation as timed out, ``Canceled`` as cancelled, any other as failed.
     """
 
     operation: str = "*"
@@ -70,7 +73,7 @@ class Fault:
     skip: int = 0
     times: int | None = 1
     call: Callable[[LoggedRequest], None] | None = None
-    error: Mapping[str, Any] | None = None
+    error: Mapping[str, Any] | str | None = None
 
     def __post_init__(self) -> None:
         """Refuse a fault that could never act.
@@ -80,8 +83,18 @@ class Fault:
         """
         if self.kind not in get_args(FaultKind):
             raise ValueError(f"There is no kind of fault {self.kind!r}. There are: {', '.join(get_args(FaultKind))}.")
+        if isinstance(self.error, str) and self.error not in NAMES:
+            raise ValueError(f"No failure is named {self.error!r}. There are: {', '.join(NAMES)}; or give a mapping.")
         if self.kind in ("call_before", "call_after") and self.call is None:
             raise ValueError(f"A fault of kind {self.kind!r} needs call=, the function to call.")
+
+    @property
+    def failure(self) -> Mapping[str, Any]:
+        """The error with which an operation is to end."""
+        if isinstance(self.error, str):
+            return failure(self.error)
+        message = "An internal server error occurred."
+        return self.error or {"code": "InternalServerError", "statusCode": 500, "message": message}
 
 
 @dataclass(slots=True)

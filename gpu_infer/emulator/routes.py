@@ -9,6 +9,7 @@ from .assets.registry import ROUTES as REGISTRY
 from .assets.routes import ROUTES as ASSETS
 from .assets.storage import ROUTES as STORAGE
 from .compute.region import ROUTES as REGION
+from .compute.region import USAGES
 from .compute.routes import ROUTES as COMPUTE
 from .insights.routes import ROUTES as INSIGHTS
 from .models.routes import ROUTES as MODELS
@@ -22,7 +23,7 @@ from .services.scoring import ROUTES as SCORING
 
 __all__ = ["ONLINE", "TABLE"]
 
-ONLINE = (*ENDPOINTS, *DEPLOYMENTS, *ONLINE_OPERATIONS, *ASSETS, *REGISTRY, *STORAGE, *INSIGHTS)
+ONLINE = (*USAGES, *ENDPOINTS, *DEPLOYMENTS, *ONLINE_OPERATIONS, *ASSETS, *REGISTRY, *STORAGE, *INSIGHTS)
 """What azureml-core does not ask for: azure-ai-ml does, or azure-mgmt-monitor."""
 
 TABLE = Table((*ARM, *AAD, *COMPUTE, *REGION, *ARTIFACTS, *MODELS, *SERVICES, *SCORING, *ONLINE, *ENDPOINT_SCORING))

@@ -133,3 +133,70 @@ def header() -> dict[str, str]:
     from gpu_infer.emulator.aad.models import token
 
     return {"Authorization": f"Bearer {token(b'test', tenant='t', audience='a', subject='s')}"}
+
+
+OUTSIDE = "/subscriptions/s/resourcegroups/theirs/providers/Microsoft.ContainerService/managedClusters/their-aks"
+DOUBLES = """
+import json
+
+def init():
+    print("init ran")
+
+def run(data):
+    return [2 * number for number in json.loads(data)["data"]]
+"""
+
+
+class OnlineSteps:
+    """What most tests of deployments begin with, in the words of azure-ai-ml."""
+
+    def __init__(self, entities: Any, folder: Path) -> None:
+        self.entities = entities
+        self.folder = folder / "online"
+        self.folder.mkdir()
+
+    def endpoint(self, client: Any, name: str = "gpu-rn", **options: Any) -> Any:
+        wanted = self.entities.ManagedOnlineEndpoint(name=name, **options)
+        return client.online_endpoints.begin_create_or_update(wanted).result()
+
+    def on_kubernetes(self, client: Any, emulator: Emulator, *, nodes: int = 2, name: str = "on-aks") -> Any:
+        """An endpoint on an attached cluster that has an instance type ``gpu``."""
+        emulator.add_aks(OUTSIDE, vm_size=GPU_SIZE, nodes=nodes)
+        properties = {"instanceTypes": {"gpu": {"resources": {"limits": {"nvidia.com/gpu": "1"}}}}}
+        cluster = self.entities.KubernetesCompute(name="k8s", resource_id=OUTSIDE, properties=properties)
+        client.compute.begin_attach(cluster).result()
+        wanted = self.entities.KubernetesOnlineEndpoint(name=name, compute="k8s")
+        return client.online_endpoints.begin_create_or_update(wanted).result()
+
+    def deployment(self, name: str = "blue", *, endpoint: str = "gpu-rn", script: str = DOUBLES, **options: Any) -> Any:
+        code = self.folder / f"{endpoint}-{name}"
+        code.mkdir(exist_ok=True)
+        (code / "score.py").write_text(script)
+        kind = "Kubernetes" if "resources" in options else "Managed"
+        filled = {
+            "environment": self.entities.Environment(name="gpu", version="1", image="an/image"),
+            "code_configuration": self.entities.CodeConfiguration(code=str(code), scoring_script="score.py"),
+            "instance_type": "gpu" if kind == "Kubernetes" else GPU_SIZE,
+            "instance_count": 1,
+            **options,
+        }
+        return getattr(self.entities, f"{kind}OnlineDeployment")(name=name, endpoint_name=endpoint, **filled)
+
+    def deploy(self, client: Any, name: str = "blue", **options: Any) -> Any:
+        return client.online_deployments.begin_create_or_update(self.deployment(name, **options)).result()
+
+    def gpu(self, gpus: str = "1") -> Any:
+        """Resources of a pod."""
+        limits = self.entities.ResourceSettings(cpu="500m", memory="2Gi", gpu=gpus)
+        return self.entities.ResourceRequirementsSettings(requests=limits, limits=limits)
+
+    def send(self, client: Any, traffic: dict[str, int], mirror: dict[str, int] | None = None) -> None:
+        endpoint = client.online_endpoints.get("gpu-rn")
+        endpoint.traffic = traffic
+        endpoint.mirror_traffic = mirror or {}
+        client.online_endpoints.begin_create_or_update(endpoint).result()
+
+
+@pytest.fixture
+def online(entities: Any, tmp_path: Path) -> OnlineSteps:
+    return OnlineSteps(entities, tmp_path)

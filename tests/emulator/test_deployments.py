@@ -147,26 +147,6 @@ def test_one_with_traffic_is_not_deleted(client: Any, entities: Any, emulator: E
 
 
 @no_processes
-def test_one_on_kubernetes_keeps_its_resources(client: Any, entities: Any, source: Path) -> None:
-    limits = entities.ResourceSettings(cpu="1", memory="2Gi", gpu="1")
-    wanted = entities.KubernetesOnlineDeployment(
-        name="blue",
-        endpoint_name="gpu-rn",
-        code_configuration=entities.CodeConfiguration(code=str(source / "code"), scoring_script="score.py"),
-        environment=entities.Environment(image="an/image"),
-        instance_type="gpu",
-        resources=entities.ResourceRequirementsSettings(requests=limits, limits=limits),
-        request_settings=entities.OnlineRequestSettings(
-            request_timeout_ms=90_000, max_concurrent_requests_per_instance=3
-        ),
-    )
-    made = client.online_deployments.begin_create_or_update(wanted).result()
-    assert type(made) is entities.KubernetesOnlineDeployment
-    assert (made.instance_type, made.resources.limits.gpu) == ("gpu", "1")
-    assert made.request_settings.request_timeout_ms == 90_000
-
-
-@no_processes
 @pytest.mark.parametrize(
     ("options", "message"),
     [

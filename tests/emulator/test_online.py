@@ -141,6 +141,7 @@ def test_every_operation_of_this_half_is_asked_for(
     assert "run_services=False" in client.online_deployments.get_logs("blue", "gpu-rn", lines=1)
     assert client.online_deployments.get("blue", "gpu-rn").name == "blue"
     client.online_deployments.begin_delete("blue", "gpu-rn").result()
+    assert list(client.compute.list_usage())
     assert set(operations(emulator)) - {"workspace.get"} == Table(ONLINE).operations
 
 

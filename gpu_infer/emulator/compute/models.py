@@ -14,10 +14,13 @@ from ..operations import Operation
 from ..wire import Refusal, mapping
 from .quota import Quota, is_offered
 
-__all__ = ["Aks", "Cluster", "Clusters", "Kind", "Pod", "unschedulable"]
+__all__ = ["INSTANCE_TYPE", "Aks", "Cluster", "Clusters", "Kind", "Pod", "unschedulable"]
 
 Kind = Literal["AKS", "Kubernetes"]
 """What the workspace calls a cluster: one of azureml-core's web services, or one of azure-ai-ml's online endpoints."""
+
+INSTANCE_TYPE = "defaultinstancetype"
+"""What the extension on a cluster calls the one instance type that it brings."""
 
 _DEFAULT_SIZE = "Standard_D3_v2"
 _DEFAULT_NODES = {"FastProd": 3, "DevTest": 1}

@@ -12,7 +12,7 @@ from ..state import State
 from ..wire import Request, Response, answer
 from .quota import is_offered
 
-__all__ = ["ROUTES"]
+__all__ = ["ROUTES", "USAGES"]
 
 _LOCATIONS = "/subscriptions/<sub>/providers/Microsoft.MachineLearningServices/locations/<location>"
 
@@ -51,7 +51,7 @@ def _usages(state: State, request: Request) -> Response:
     return answer({"value": found})
 
 
-ROUTES = (
-    Route("GET", f"{_LOCATIONS}/vmSizes", "compute.sizes", _sizes, "arm"),
-    Route("GET", f"{_LOCATIONS}/usages", "compute.usages", _usages, "arm"),
-)
+ROUTES = (Route("GET", f"{_LOCATIONS}/vmSizes", "compute.sizes", _sizes, "arm"),)
+
+USAGES = (Route("GET", f"{_LOCATIONS}/usages", "compute.usages", _usages, "arm"),)
+"""What only azure-ai-ml asks for."""

@@ -11,13 +11,12 @@ from ..operations import Operation, Outcome
 from ..routing import RP, WORKSPACE, Route
 from ..state import State
 from ..wire import Refusal, Request, Response, answer, mapping
-from .models import Cluster, Kind
+from .models import INSTANCE_TYPE, Cluster, Kind
 
 __all__ = ["ROUTES"]
 
 _COMPUTE = f"{WORKSPACE}/computes/<name>"
 _LOCATIONS = "/subscriptions/<sub>/providers/Microsoft.MachineLearningServices/locations/<location>"
-_INSTANCE_TYPE = "defaultinstancetype"
 _INSTANCE = {
     "nodeSelector": {},
     "resources": {"requests": {"cpu": "100m", "memory": "2Gi"}, "limits": {"cpu": "2", "memory": "2Gi"}},
@@ -196,7 +195,7 @@ def _shown_body(cluster: Cluster) -> dict[str, Any] | None:
     """What is known of the nodes: of an attached cluster only what was said when it was attached."""
     body = cluster.body
     if cluster.kind == "Kubernetes":
-        kinds = mapping(body.get("instanceTypes")) or {_INSTANCE_TYPE: _INSTANCE}
+        kinds = mapping(body.get("instanceTypes")) or {INSTANCE_TYPE: _INSTANCE}
         named = {"defaultInstanceType": body.get("defaultInstanceType") or next(iter(kinds)), "instanceTypes": kinds}
         return {"namespace": "default", **{key: value for key, value in body.items() if value is not None}, **named}
     if cluster.attached and not body:

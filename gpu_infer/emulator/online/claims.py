@@ -8,14 +8,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ... import catalog
-from ..compute.models import Cluster, Pod, unschedulable
+from ..compute.models import INSTANCE_TYPE, Cluster, Pod, unschedulable
 from ..compute.quota import Claim, is_offered
 from ..services.models import pods
 from ..state import State
 from ..wire import Refusal, mapping
 from .models import Deployment, Endpoint
 
-__all__ = ["check_managed", "claims", "cluster_of", "obstacle"]
+__all__ = ["check_instance_type", "check_managed", "claims", "cluster_of", "obstacle"]
 
 _OUT_OF_QUOTA = "https://aka.ms/oe-tsg#error-outofquota"
 _UNITS = {"": 1.0, "m": 1e-3, "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "k": 1e3, "M": 1e6, "G": 1e9}
@@ -26,9 +26,9 @@ def claims(state: State, *, without: Deployment | None = None) -> Iterator[Claim
     """What the managed deployments that exist take, failed ones included: they keep their machines."""
     for endpoint in state.endpoints.all.values():
         for deployment in endpoint.deployments.values():
-            size = catalog.find_size(str(deployment.sent.get("instanceType")))
+            size = catalog.find_size(str(deployment.shown.sent.get("instanceType")))
             if endpoint.compute is None and deployment is not without and size is not None:
-                yield Claim(size, deployment.replicas)
+                yield Claim(size, deployment.shown.replicas)
 
 
 def check_managed(state: State, asked: Any, instances: int, *, replaced: Deployment | None) -> None:
@@ -55,6 +55,22 @@ def check_managed(state: State, asked: Any, instances: int, *, replaced: Deploym
             f"Please see troubleshooting guide, available here: {_OUT_OF_QUOTA}"
         )
         raise _refusal("VmSize", text)
+
+
+def check_instance_type(state: State, endpoint: Endpoint, asked: Any) -> None:
+    """Refuse a deployment of an instance type that the cluster of its endpoint does not have.
+
+    Raises:
+        Refusal: 400.
+    """
+    cluster = cluster_of(state, endpoint)
+    if cluster is None or asked is None:
+        return
+    known = mapping(cluster.body.get("instanceTypes")) or {INSTANCE_TYPE: {}}
+    if str(asked) not in known:
+        names = ", ".join(known)
+        message = f"The instance type {asked!r} was not found on the compute {cluster.name!r}. It has: {names}."
+        raise Refusal(400, "BadRequest", message)
 
 
 def _refusal(field: str, text: str) -> Refusal:
@@ -92,14 +108,14 @@ def obstacle(state: State, endpoint: Endpoint, deployment: Deployment) -> str | 
 
 
 def _pods(deployment: Deployment) -> list[Pod]:
-    wants = mapping(deployment.sent.get("containerResourceRequirements"))
+    wants = mapping(deployment.shown.sent.get("containerResourceRequirements"))
     most: Mapping[str, Any] = {
         **mapping(wants.get("containerResourceRequests")),
         **mapping(wants.get("containerResourceLimits")),
     }
     gpus = most.get("gpu") or most.get("nvidia.com/gpu")
     pod = Pod(int(_quantity(gpus)), _quantity(most.get("cpu")), _quantity(most.get("memory")) / _UNITS["Gi"])
-    return [pod] * deployment.replicas
+    return [pod] * deployment.shown.replicas
 
 
 def _quantity(value: Any) -> float:

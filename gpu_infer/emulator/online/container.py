@@ -12,25 +12,38 @@ from ..scoring.rollout import Layout
 from ..services.layout import model_files
 from ..state import CONTAINER, State
 from ..wire import Refusal, mapping
-from .models import Limits
+from .models import MOST_INSTANCES, Limits, Spec
 
-__all__ = ["limits", "plan", "whole"]
+__all__ = ["build_problem", "spec"]
 
 _ASSET = re.compile(r".*/(codes|models|environments)/([^/]+)/versions/([^/]+)")
 _DURATION = re.compile(r"P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+(?:\.\d+)?)S)?)?")
+_REMOVED = re.compile(r"^\s*-\s*[\"']?tensorflow-gpu\b", re.MULTILINE)
 _SECONDS = (86_400, 3_600, 60, 1)
 
 
-def plan(state: State, properties: Mapping[str, Any]) -> Layout:
-    """Find the files of a deployment.
+def spec(state: State, body: Mapping[str, Any]) -> Spec:
+    """Read a deployment.
 
     Args:
         state: of the emulator.
-        properties: as the SDK sends them.
+        body: as the SDK sends it.
 
     Raises:
-        Refusal: 400, it names no code; 404, something that it names is not there.
+        Refusal: 400, it names no code, or has a number or a time that is none; 404, something that it names is not
+            there.
     """
+    properties = mapping(body.get("properties"))
+    least = whole(mapping(properties.get("scaleSettings")), "minInstances", 1)
+    replicas = whole(mapping(body.get("sku")), "capacity", least)
+    if replicas > MOST_INSTANCES:
+        message = f"A deployment has at most {MOST_INSTANCES} instances, not {replicas}."
+        raise Refusal(400, "BadRequest", message)
+    files = _files(state, properties)
+    return Spec(files, _limits(properties), replicas, _patience(properties), properties, mapping(body.get("tags")))
+
+
+def _files(state: State, properties: Mapping[str, Any]) -> Layout:
     code = mapping(properties.get("codeConfiguration"))
     script = str(code.get("scoringScript") or "")
     if not code.get("codeId") or not script:
@@ -66,12 +79,29 @@ def _code_files(state: State, address: str) -> list[tuple[Path, str, bool]]:
     return [(state.artifacts.path(name), f"app/{name.removeprefix(root + '/')}", False) for name in names]
 
 
-def limits(properties: Mapping[str, Any]) -> Limits:
-    """The limits of requests, Azure's own where none are sent.
+def build_problem(state: State, properties: Mapping[str, Any]) -> str:
+    """Why the image of a deployment cannot be built, empty where nothing is known against it."""
+    number = properties.get("environmentId")
+    if not number:
+        return ""
+    conda = str(state.environments.find(*_asset(number, "environments")).properties.get("condaFile") or "")
+    if not _REMOVED.search(conda):
+        return ""
+    return (
+        'Pip subprocess error: The "tensorflow-gpu" package has been removed! Please install "tensorflow" instead. '
+        "CondaEnvException: Pip failed"
+    )
 
-    Raises:
-        Refusal: 400, a number is none, or a time is none in the words of ISO 8601.
-    """
+
+def _patience(properties: Mapping[str, Any]) -> float:
+    """Seconds until the liveness probe gives a container up; Azure's defaults where nothing is sent."""
+    probe = mapping(properties.get("livenessProbe"))
+    delay, period = (_seconds(str(probe.get(name) or "PT10S")) for name in ("initialDelay", "period"))
+    return delay + period * whole(probe, "failureThreshold", 30)
+
+
+def _limits(properties: Mapping[str, Any]) -> Limits:
+    """The limits of requests, Azure's own where none are sent."""
     sent = mapping(properties.get("requestSettings"))
     known = Limits()
     at_once = whole(sent, "maxConcurrentRequestsPerInstance", known.max_concurrent)

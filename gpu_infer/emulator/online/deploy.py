@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..operations import Pending
-from ..scoring.rollout import Layout, Rollout
+from ..scoring.rollout import Rollout
 from ..state import State
 from .models import Deployment, Endpoint
 
@@ -20,28 +20,29 @@ _SHOWN = 2_000
 """Characters of a container's log that a message repeats."""
 
 
-def begin(state: State, endpoint: Endpoint, deployment: Deployment, layout: Layout) -> None:
+def begin(state: State, endpoint: Endpoint, deployment: Deployment) -> None:
     """Start the containers of a deployment, unless the emulator runs none. The caller holds the lock."""
     endpoint.deployments[deployment.name] = deployment
     if not state.settings.run_services:
         return
-    deployment.rollout = new_rollout(state, endpoint, deployment, layout)
+    deployment.rollout = new_rollout(state, endpoint, deployment)
     deployment.rollout.start()
 
 
-def new_rollout(state: State, endpoint: Endpoint, deployment: Deployment, layout: Layout) -> Rollout:
+def new_rollout(state: State, endpoint: Endpoint, deployment: Deployment) -> Rollout:
     """Containers of a deployment, not yet started; they end with the emulator. The caller holds the lock."""
-    settings = state.settings
+    settings, spec = state.settings, deployment.shown
     folder: Path = settings.folder / "online" / f"{endpoint.name}-{deployment.name}-{len(state.rollouts)}"
     rollout = Rollout(
         f"{endpoint.name}-{deployment.name}",
-        layout,
+        spec.files,
         folder,
-        replicas=deployment.replicas,
+        replicas=spec.replicas,
         processes=settings.processes_per_service,
         report=state.report,
     )
     state.rollouts.append(rollout)
+    deployment.latest = rollout
     return rollout
 
 
@@ -64,6 +65,7 @@ def wait(
         deployment.rollout.end()
         raise
     with state.lock:
+        deployment.runs = True
         endpoint.open_doors()
 
 

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..operations import Outcome
+from ..failures import failure
+from ..operations import Outcome, Pending
 from ..routing import WORKSPACE, Route
-from ..scoring.rollout import Layout, Rollout
+from ..scoring.rollout import Rollout
 from ..state import State
-from ..wire import Refusal, Request, Response, answer, mapping
+from ..wire import Refusal, Request, Response, answer
 from . import lro
-from .container import limits, plan, whole
+from .claims import check_instance_type, check_managed, obstacle
+from .container import build_problem, spec
 from .deploy import new_rollout
-from .models import Deployment, Endpoint, check_name
+from .models import MOST_DEPLOYMENTS, Deployment, Endpoint, Spec, check_name
 
 __all__ = ["ROUTES"]
 
 _ENDPOINT = f"{WORKSPACE}/onlineEndpoints/<name>"
 _DEPLOYMENT = f"{_ENDPOINT}/deployments/<deployment>"
 _TYPE = "Microsoft.MachineLearningServices/workspaces/onlineEndpoints/deployments"
-_CRASHED = (
-    "User container has crashed or terminated: Liveness probe failed: HTTP probe failed with statuscode: 502. "
-    "Please see troubleshooting guide, available here: https://aka.ms/oe-tsg#error-resourcenotready"
-)
 
 
 def _name_put(state: State, request: Request) -> str:
@@ -36,71 +34,95 @@ def _put(state: State, request: Request) -> Response:
     endpoint, name = state.endpoints.find(request.args["name"]), request.args["deployment"]
     endpoint.check_idle()
     kind = _name_put(state, request)
-    body = request.document
-    properties = mapping(body.get("properties"))
-    files, wanted = plan(state, properties), limits(properties)
-    replicas = whole(mapping(body.get("sku")), "capacity", 1)
-    if kind == "deployments.create":
-        try:
-            check_name("a deployment", name)
-        except ValueError as error:
-            raise Refusal(400, "BadRequest", str(error)) from error
-        deployment = endpoint.deployments[name] = Deployment(name, files.entry_script, files.environment, wanted)
+    wanted = spec(state, request.document)
+    known = endpoint.deployments.get(name)
+    if known is None:
+        _check_new(endpoint, name)
     else:
-        deployment = endpoint.deployments[name]
-        deployment.check_idle()
-    before = deployment.sent, deployment.tags, deployment.replicas
-    deployment.sent, deployment.tags, deployment.replicas = properties, mapping(body.get("tags")), replicas
-    rollout = _begin(state, endpoint, deployment, files)
+        known.check_idle()
+    _check_place(state, endpoint, wanted, known)
+    deployment = endpoint.deployments.setdefault(name, Deployment(name, wanted))
+    deployment.coming = wanted
+    foreseen = request.failing or _foreseen(state, endpoint, deployment)
+    rollout = None if foreseen else _begin(state, endpoint, deployment)
 
     def finish() -> Outcome:
-        error = request.failing or _crashed(rollout)
-        if request.failing and rollout and rollout is not deployment.rollout:
-            rollout.end()
-        deployment.state = "Failed" if error else "Succeeded"
+        error = foreseen or _crashed(endpoint, wanted, rollout)
+        deployment.settle(rollout, error)
         if error is None:
-            _replace(deployment, rollout)
-            deployment.entry_script, deployment.environment = files.entry_script, files.environment
-            deployment.limits, deployment.files = wanted, files
             endpoint.open_doors()
-        elif deployment.files:  # what ran before runs on, and is what there is to see
-            deployment.sent, deployment.tags, deployment.replicas = before
         return error
 
-    deployment.state = "Creating" if kind == "deployments.create" else "Updating"
+    deployment.state = "Creating" if known is None else "Updating"
     deployment.operation = state.operations.begin(kind, finish)
     headers = lro.status(state, request, deployment.operation, kind="odidp")
-    return answer(_shown(state, endpoint, deployment), 201 if kind == "deployments.create" else 200, headers)
+    return answer(_shown(state, endpoint, deployment), 201 if known is None else 200, headers)
 
 
-def _begin(state: State, endpoint: Endpoint, deployment: Deployment, files: Layout) -> Rollout | None:
+def _check_new(endpoint: Endpoint, name: str) -> None:
+    try:
+        check_name("a deployment", name)
+    except ValueError as error:
+        raise Refusal(400, "BadRequest", str(error)) from error
+    if len(endpoint.deployments) >= MOST_DEPLOYMENTS:
+        message = f"Endpoint {endpoint.name!r} has {MOST_DEPLOYMENTS} deployments, as many as it may have. Delete one."
+        raise Refusal(400, "BadRequest", message)
+
+
+def _check_place(state: State, endpoint: Endpoint, wanted: Spec, known: Deployment | None) -> None:
+    """Refuse a deployment that its endpoint has no place for.
+
+    Raises:
+        Refusal: 400, it is of the other kind, of an unknown VM size or instance type, or more than the quota.
+    """
+    kind, asked = wanted.sent.get("endpointComputeType"), wanted.sent.get("instanceType")
+    if kind != ("Kubernetes" if endpoint.compute else "Managed"):
+        what = f"on Kubernetes ({endpoint.compute})" if endpoint.compute else "a managed one"
+        message = f"The endpoint {endpoint.name!r} is {what}, and the deployment is of the kind {kind!r}."
+        raise Refusal(400, "BadRequest", message)
+    if endpoint.compute:
+        check_instance_type(state, endpoint, asked)
+    else:
+        check_managed(state, asked, wanted.replicas, replaced=known)
+
+
+def _foreseen(state: State, endpoint: Endpoint, deployment: Deployment) -> Outcome:
+    """The error with which this will end, before any container starts."""
+    why = build_problem(state, deployment.shown.sent)
+    if why:
+        return failure("ImageBuildFailure", why=why)
+    why = obstacle(state, endpoint, deployment)
+    return failure("PodUnschedulable", why=why) if why else None
+
+
+def _begin(state: State, endpoint: Endpoint, deployment: Deployment) -> Rollout | None:
     """Start containers, unless those that run are made of the same, or the emulator runs none."""
     if not state.settings.run_services:
         return None
-    if deployment.rollout is not None and deployment.files == files and deployment.state == "Succeeded":
+    same = deployment.spec.files == deployment.shown.files
+    if deployment.rollout is not None and same and deployment.state == "Succeeded":
         return deployment.rollout
-    rollout = new_rollout(state, endpoint, deployment, files)
-    deployment.latest = rollout
+    rollout = new_rollout(state, endpoint, deployment)
     rollout.start()
     return rollout
 
 
-def _crashed(rollout: Rollout | None) -> Outcome:
-    """The error of containers that did not come up.
+def _crashed(endpoint: Endpoint, wanted: Spec, rollout: Rollout | None) -> Outcome:
+    """The error of containers that did not come up, or not in time.
 
     Raises:
         Pending: they are still starting.
     """
-    if rollout is None or rollout.is_healthy():
+    if rollout is None:
         return None
-    return {"code": "ResourceNotReady", "message": _CRASHED, "details": [], "additionalInfo": []}
-
-
-def _replace(deployment: Deployment, rollout: Rollout | None) -> None:
-    """Let the new containers answer in the place of the old ones."""
-    before, deployment.rollout = deployment.rollout, rollout
-    if before is not None and before is not rollout:
-        before.end()
+    try:
+        if rollout.is_healthy():
+            return None
+    except Pending:
+        if rollout.age() <= wanted.patience:
+            raise
+    rollout.end()
+    return failure("DeploymentCrashLoopBackOff" if endpoint.compute else "ResourceNotReady")
 
 
 def _find(state: State, request: Request) -> tuple[Endpoint, Deployment]:
@@ -154,8 +176,10 @@ def _logs(state: State, request: Request) -> Response:
     if wanted not in ("inferenceserver", "storageinitializer"):
         raise Refusal(400, "BadRequest", f"The containers are InferenceServer and StorageInitializer, not {wanted!r}.")
     rollout = deployment.latest or deployment.rollout
-    if rollout is None:
+    if rollout is None and not state.settings.run_services:
         text = f"{endpoint.name}/{deployment.name}: this emulator was started with run_services=False."
+    elif rollout is None:
+        text = ""  # no container ever started: Azure has no more to say
     else:
         text = rollout.logs() if wanted == "inferenceserver" else rollout.fetched()
     lines = text.splitlines()
@@ -165,9 +189,9 @@ def _logs(state: State, request: Request) -> Response:
 
 def _shown(state: State, endpoint: Endpoint, deployment: Deployment) -> dict[str, Any]:
     """A deployment as the service shows it."""
-    settings = state.settings
+    settings, said = state.settings, deployment.shown
     properties: dict[str, Any] = {"appInsightsEnabled": False, "properties": {}}
-    properties |= deployment.sent or _made_here(state, endpoint, deployment)
+    properties |= said.sent or _made_here(state, endpoint, deployment)
     properties["scaleSettings"] = properties.get("scaleSettings") or {"scaleType": "Default"}
     if properties.get("endpointComputeType") == "Kubernetes":
         properties["containerResourceRequirements"] = properties.get("containerResourceRequirements") or {}
@@ -177,8 +201,8 @@ def _shown(state: State, endpoint: Endpoint, deployment: Deployment) -> dict[str
         "name": deployment.name,
         "type": _TYPE,
         "location": settings.location,
-        "tags": deployment.tags,
-        "sku": {"name": "Default", "capacity": deployment.replicas},
+        "tags": said.tags,
+        "sku": {"name": "Default", "capacity": said.replicas},
         "properties": {**properties, "provisioningState": deployment.state},
         "systemData": {"createdBy": "emulator", "createdAt": moment, "lastModifiedAt": moment},
     }
@@ -186,16 +210,17 @@ def _shown(state: State, endpoint: Endpoint, deployment: Deployment) -> dict[str
 
 def _made_here(state: State, endpoint: Endpoint, deployment: Deployment) -> dict[str, Any]:
     """What is said of a deployment of ``Emulator.add_deployment``."""
+    made = deployment.spec
     return {
-        "endpointComputeType": "Kubernetes",
+        "endpointComputeType": "Kubernetes" if endpoint.compute else "Managed",
         "codeConfiguration": {
             "codeId": f"{state.settings.scope}/codes/{endpoint.name}-{deployment.name}/versions/1",
-            "scoringScript": deployment.entry_script,
+            "scoringScript": made.files.entry_script,
         },
-        "environmentVariables": deployment.environment,
+        "environmentVariables": made.files.environment,
         "requestSettings": {
-            "maxConcurrentRequestsPerInstance": deployment.limits.max_concurrent,
-            "requestTimeout": f"PT{deployment.limits.timeout_ms / 1000:g}S",
+            "maxConcurrentRequestsPerInstance": made.limits.max_concurrent,
+            "requestTimeout": f"PT{made.limits.timeout_ms / 1000:g}S",
         },
     }
 

@@ -11,14 +11,14 @@ from ..routing import WORKSPACE, Route
 from ..state import State
 from ..wire import Refusal, Request, Response, answer, mapping
 from . import lro
-from .models import AuthMode, Endpoint, check_name
+from .models import AuthMode, Endpoint
 
 __all__ = ["ROUTES"]
 
 _ENDPOINT = f"{WORKSPACE}/onlineEndpoints/<name>"
 _TYPE = "Microsoft.MachineLearningServices/workspaces/onlineEndpoints"
 _MODES: dict[AuthMode, str] = {"key": "Key", "aml_token": "AMLToken", "aad_token": "AADToken"}
-_SHOWN = ("description", "mirrorTraffic", "properties", "publicNetworkAccess")
+_SHOWN = ("description", "properties", "publicNetworkAccess")
 """Properties of an endpoint that are kept as they come."""
 
 
@@ -31,23 +31,20 @@ def _put(state: State, request: Request) -> Response:
     name, body = request.args["name"], request.document
     properties = mapping(body.get("properties"))
     mode = _mode(properties.get("authMode"))
-    traffic = _traffic(properties.get("traffic"))
+    traffic, mirror = _traffic(properties.get("traffic")), _traffic(properties.get("mirrorTraffic"))
     kind = _name_put(state, request)
     if kind == "endpoints.create":
-        try:
-            check_name("an endpoint", name)
-        except ValueError as error:
-            raise Refusal(400, "BadRequest", str(error)) from error
+        state.endpoints.check_new(name)
         endpoint = Endpoint(name, mode, compute=_compute(state, properties.get("compute")))
     else:
         endpoint = state.endpoints.find(name)
         endpoint.check_idle()
-    endpoint.check_traffic(traffic)
+    endpoint.check_traffic(traffic, mirror)
     state.endpoints.all[name] = endpoint
 
     def finish() -> Outcome:
         if request.failing is None:
-            endpoint.auth_mode, endpoint.traffic = mode, traffic
+            endpoint.auth_mode, endpoint.traffic, endpoint.mirror = mode, traffic, mirror
             endpoint.tags = mapping(body.get("tags"))
             endpoint.sent = {key: properties[key] for key in _SHOWN if key in properties}
             endpoint.open_doors()
@@ -190,7 +187,7 @@ def _shown(state: State, endpoint: Endpoint) -> dict[str, Any]:
         "authMode": _MODES[endpoint.auth_mode],
         "description": None,
         "properties": {},
-        "mirrorTraffic": {},
+        "mirrorTraffic": endpoint.mirror,
         "provisioningState": endpoint.state,
         "scoringUri": f"{uri}/score",
         "swaggerUri": f"{uri}/swagger.json",

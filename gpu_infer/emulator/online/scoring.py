@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
+
 from ..scoring.forwarding import forward, routes
+from ..scoring.rollout import Rollout
 from ..state import State
-from ..wire import Request, Response
+from ..wire import Refusal, Request, Response
 
 __all__ = ["ROUTES"]
 
@@ -14,11 +17,40 @@ _CHOICE = "azureml-model-deployment"
 
 
 def _score(state: State, request: Request) -> Response:
-    name = request.args["name"]
+    """Choose under the lock, and be counted there: who is chosen answers, even if the next moment it is removed."""
+    name, wanted = request.args["name"], request.headers.get(_CHOICE, "")
     with state.lock:
-        deployment = state.endpoints.find(name).choose(request.headers.get(_CHOICE, ""))
-        front = deployment.rollout.front if deployment.rollout else None
-    return forward(state, front, request, below=f"/endpoint/{name}", what=f"deployment {deployment.name}")
+        state.operations.end_due()
+        endpoint = state.endpoints.find(name)
+        deployment = endpoint.choose(wanted)
+        rollout, copied = deployment.rollout, None if wanted else endpoint.choose_copy()
+        if rollout:
+            rollout.enter()
+        if copied and copied.rollout:
+            _copy(state, copied.rollout, request, below=f"/endpoint/{name}", what=f"deployment {copied.name}")
+    try:
+        front = rollout.front if rollout else None
+        return forward(state, front, request, below=f"/endpoint/{name}", what=f"deployment {deployment.name}")
+    finally:
+        if rollout:
+            rollout.leave()
+
+
+def _copy(state: State, rollout: Rollout, request: Request, *, below: str, what: str) -> None:
+    """Send a request to a second deployment, whose answer nobody gets."""
+
+    def send() -> None:
+        try:
+            forward(state, rollout.front, request, below=below, what=what)
+        except Refusal:
+            pass  # it is not up: that is nobody's business but its own
+        except Exception as error:  # noqa: BLE001 (nobody waits for this thread)
+            state.report(error)
+        finally:
+            rollout.leave()
+
+    rollout.enter()
+    threading.Thread(target=send, name=f"mirror-{request.number}", daemon=True).start()
 
 
 ROUTES = routes(_URI, _score)

@@ -41,6 +41,11 @@ class Front:
         clock: seconds since the epoch.
     """
 
+    overloaded: int = 503
+    """The status where nobody has time for a request."""
+    late: int = 504
+    """The status where a replica takes too long."""
+
     def __init__(
         self,
         replicas: Replicas,
@@ -81,7 +86,7 @@ class Front:
         if len(body) > MAX_BODY:
             return self._own(413, f"Request body of {len(body)} bytes is larger than {MAX_BODY}")
         if not self._enter():
-            return self._own(503, f"Too many requests for service {self.replicas.name} (overloaded)")
+            return self._own(self.overloaded, f"Too many requests for service {self.replicas.name} (overloaded)")
         try:
             return self._forward(method, path, headers, body)
         finally:
@@ -109,25 +114,34 @@ class Front:
     def _enter(self) -> bool:
         """Wait for a turn; whether it came."""
         with self._turn:
-            if not self._turn.wait_for(self._has_room, self.max_wait_ms / 1000):
+            if not self._turn.wait_for(self._has_room, self._queue_ms() / 1000):
                 return False
             self._running += 1
             return True
 
     def _has_room(self) -> bool:
-        return self._running < self.replicas.replicas * self.max_concurrent
+        return self._running < self._room()
+
+    def _room(self) -> int:
+        return self.replicas.replicas * self.max_concurrent
+
+    def _queue_ms(self) -> float:
+        return self.max_wait_ms
 
     def _forward(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
         try:
-            status, answered, content = self.replicas.send(
-                method, path, headers, body, timeout=self.scoring_timeout_ms / 1000
-            )
+            answer = self.replicas.send(method, path, headers, body, timeout=self.scoring_timeout_ms / 1000)
         except TimeoutError:
-            return self._own(504, f"Replica did not reply within {self.scoring_timeout_ms:g} ms")
+            return self._own(self.late, f"Replica did not reply within {self.scoring_timeout_ms:g} ms")
         except NoReplicaError as error:
             return self._own(503, str(error))
         except OSError:
             return self._own(502, "Replica closed connection before replying")
+        return self._passed_on(answer)
+
+    def _passed_on(self, answer: Answer) -> Answer:
+        """What becomes of a container's answer."""
+        status, answered, content = answer
         # azureml-fe answers 502 where the container answers 500; what else the container says stays as it is.
         return (502 if status == 500 else status), answered, content
 

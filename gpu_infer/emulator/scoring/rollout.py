@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tarfile
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,6 +82,10 @@ class Rollout:
         self._problem = ""
         self._lock = threading.Lock()
         self._ended = False
+        self._began = 0.0
+        self._calm = threading.Condition()
+        self._callers = 0
+        self._drain = 0.0
         self.front: Front | None = None
         self._thread = threading.Thread(target=self._bring_up, name=f"rollout-{name}", daemon=True)
         self._ending = threading.Thread(target=self._take_down, name=f"end-{name}", daemon=True)
@@ -110,6 +115,7 @@ class Rollout:
                 if self._ended:
                     return
                 made.start()
+                self._began = time.monotonic()
                 self._replicas = made
         except Exception as error:  # noqa: BLE001 (nobody waits for this thread: the deployment fails and says why)
             self._problem = f"The emulator could not start the service: {error!r}"
@@ -132,11 +138,27 @@ class Rollout:
         """Whether what was healthy is so no more: nothing is ready to answer, or a replica cannot start."""
         return self._replicas is not None and (not self._replicas.ready() or self._replicas.state() == "Crashed")
 
-    def open(self, replicas: int) -> Front | None:
+    def age(self) -> float:
+        """Seconds since the processes were started; 0 until then."""
+        return time.monotonic() - self._began if self._began else 0.0
+
+    def enter(self) -> None:
+        """A request is on its way to the door: while one is, :meth:`end` with a patience waits for it."""
+        with self._calm:
+            self._callers += 1
+
+    def leave(self) -> None:
+        """It was answered."""
+        with self._calm:
+            self._callers -= 1
+            self._calm.notify_all()
+
+    def open(self, replicas: int, door: type[Front] | None = None) -> Front | None:
         """The door, for the caller to say who may come in: shut until then. ``None``: nothing was ever started.
 
         Args:
             replicas: how many there are to be from now on.
+            door: of which kind it is; ``None``: azureml-fe's.
         """
         if self._replicas is None:
             return None
@@ -146,7 +168,7 @@ class Rollout:
             self._count = replicas
             self._replicas.resize(replicas)
         if self.front is None:
-            self.front = Front(self._replicas)
+            self.front = (door or Front)(self._replicas)
         return self.front
 
     def logs(self) -> str:
@@ -160,8 +182,15 @@ class Rollout:
             return ""
         return "\n".join(f"Fetched {target}" for _, target, _ in self._layout.files)
 
-    def end(self) -> None:
-        """Have the processes end; returns at once."""
+    def end(self, *, patience: float = 0.0) -> None:
+        """Have the processes end; returns at once.
+
+        Args:
+            patience: seconds that they may go on answering those who are at the door already.
+        """
+        with self._calm:
+            self._drain = min(self._drain, patience) if self._ended else patience
+            self._calm.notify_all()
         with self._lock:
             if self._ended:
                 return
@@ -169,6 +198,10 @@ class Rollout:
         self._ending.start()
 
     def _take_down(self) -> None:
+        begun = time.monotonic()
+        with self._calm:
+            while self._callers and (left := begun + self._drain - time.monotonic()) > 0:
+                self._calm.wait(left)
         if self._replicas:
             self._replicas.stop()
 
