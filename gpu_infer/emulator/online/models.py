@@ -292,6 +292,7 @@ class Endpoints:
         """The deployments of managed endpoints, as ``endpoint/deployment``, be they failed or half deleted."""
         managed = [endpoint for endpoint in self.all.values() if endpoint.compute is None]
         return [f"{endpoint.name}/{name}" for endpoint in managed for name in endpoint.deployments]
+
     def check_new(self, name: str) -> None:
         """Refuse a new endpoint.
 
