@@ -25,16 +25,20 @@ if TYPE_CHECKING:
     from gpu_infer.emulator import Emulator
     from gpu_infer.service import Service
 
-__all__ = ["azureml_emulator", "azureml_emulator_options", "azureml_workspace", "local_service"]
+__all__ = ["azureml_client", "azureml_emulator", "azureml_emulator_options", "azureml_workspace", "local_service"]
 
-_FIXTURES = ("azureml_emulator", "azureml_workspace")
+_FIXTURES = ("azureml_client", "azureml_emulator", "azureml_workspace")
 
 _BACKOFFS = ("AZUREML_DEFAULT_BACKOFF", "AZUREML_DEFAULT_500_BACKOFF", "AZUREML_DEFAULT_503_BACKOFF")
 """How long azureml-core waits before it repeats a request: 32 s after a 429. It reads them when it is imported."""
 
 
-_SDK_WARNINGS = tuple(rf"ignore::{kind}:azureml\." for kind in ("DeprecationWarning", "PendingDeprecationWarning"))
-"""What azureml-core warns of in its own code, which nobody but its authors could change."""
+_SDK_WARNINGS = tuple(
+    rf"ignore::{kind}:{package}\."
+    for kind in ("DeprecationWarning", "PendingDeprecationWarning")
+    for package in ("azureml", r"azure\.ai\.ml")
+)
+"""What the SDKs warn of in their own code, which nobody but their authors could change."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -89,6 +93,16 @@ def azureml_workspace(azureml_emulator: Emulator) -> Workspace:
     """A real ``azureml.core.Workspace``, on this test's own emulator."""
     _need("azureml_workspace", "azureml.core")
     return azureml_emulator.workspace()
+
+
+@pytest.fixture
+def azureml_client(azureml_emulator: Emulator) -> Iterator[Any]:
+    """A real ``azure.ai.ml.MLClient``, on this test's own emulator: the same as ``azureml_workspace`` is on."""
+    _need("azureml_client", "azure.ai.ml", extras="emulator,online")
+    with pytest.MonkeyPatch.context() as patch:
+        # Each MLClient() sets it for good, and azureml-core reads it.
+        patch.setenv("AZUREML_CURRENT_CLOUD", os.environ.get("AZUREML_CURRENT_CLOUD", "AzureCloud"))
+        yield azureml_emulator.ml_client()
 
 
 @pytest.fixture

@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, get_args
 
 from ..errors import Finding, MissingDependencyError, PreflightError
 from ..ledger import Ledger
 from . import connect
 from .faults import Fault, LoggedRequest
-from .operations import Transition
+from .operations import Polling, Transition
 from .state import Settings, State, real_hosts
 
 if TYPE_CHECKING:
@@ -52,7 +52,13 @@ class Emulator:
         processes_per_service: one server process stands for all replicas of a service, and the front counts their
             capacity; ``None`` starts one for each.
         quota: vCPUs by quota family, VM size or ``"total"``; see :meth:`set_quota`.
+        polling: where the clients of online endpoints look how a long operation goes: ``"async-operation"`` at an
+            address in ``Azure-AsyncOperation``, ``"location"`` at one in ``Location``, ``"resource"`` at the thing
+            itself, ``"azure"`` at the first where something is created and at the second otherwise.
         folder: where it keeps its files, in a folder of its own; the system's folder for temporary files if left out.
+
+    Raises:
+        ValueError: there is no such polling.
     """
 
     def __init__(
@@ -68,8 +74,11 @@ class Emulator:
         run_services: bool = True,
         processes_per_service: int | None = 1,
         quota: Mapping[str, int] | None = None,
+        polling: Polling = "azure",
         folder: Path | None = None,
     ) -> None:
+        if polling not in get_args(Polling):
+            raise ValueError(f"There is no polling {polling!r}. There are: {', '.join(get_args(Polling))}.")
         self.subscription_id: str = subscription_id or str(uuid.uuid4())
         self._given_id = subscription_id is not None
         self.resource_group = resource_group
@@ -82,6 +91,7 @@ class Emulator:
             "run_services": run_services,
             "processes_per_service": processes_per_service,
             "quota": dict(quota or {}),
+            "polling": polling,
         }
         self._ports = (port, tls_port)
         self._parent = folder

@@ -7,9 +7,12 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, Literal
 
-__all__ = ["Operation", "Operations", "Outcome", "Pending", "Transition"]
+__all__ = ["Operation", "Operations", "Outcome", "Pending", "Polling", "Transition"]
+
+Polling = Literal["azure", "async-operation", "location", "resource"]
+"""Where the client of a long operation of an online endpoint is told to look: see ``Emulator``."""
 
 Outcome = Mapping[str, Any] | None
 """The error an operation ends with, or ``None``: it succeeded."""
@@ -58,11 +61,13 @@ class Operation:
         kind: name of the call that began it, for instance ``"compute.create"``.
         finish: called once the transition is over, until it no longer raises :class:`Pending`: does the work that
             ends the operation, and returns its error.
+        result: what there is to see of what it was about; ``None``: nothing.
     """
 
     kind: str
     transition: Transition
     finish: Callable[[], Outcome]
+    result: Callable[[], Mapping[str, Any]] | None = None
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
     started: float = field(default_factory=time.monotonic)
     created: float = field(default_factory=time.time)
@@ -118,9 +123,11 @@ class Operations:
         self._all: dict[str, Operation] = {}
         self._running: list[Operation] = []
 
-    def begin(self, kind: str, finish: Callable[[], Outcome]) -> Operation:
-        """Begin an operation of this kind; see :class:`Operation` for ``finish``."""
-        operation = Operation(kind, self.transition(kind), finish)
+    def begin(
+        self, kind: str, finish: Callable[[], Outcome], result: Callable[[], Mapping[str, Any]] | None = None
+    ) -> Operation:
+        """Begin an operation of this kind; see :class:`Operation` for ``finish`` and ``result``."""
+        operation = Operation(kind, self.transition(kind), finish, result)
         self._all[operation.id] = operation
         self._running.append(operation)
         return operation

@@ -17,7 +17,7 @@ from .insights.models import Autoscale
 from .compute.quota import Quota
 from .models.models import Models
 from .online.models import Endpoints
-from .operations import Operations, Transition
+from .operations import Operations, Polling, Transition
 from .services.models import Services
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ class Settings:
     run_services: bool
     processes_per_service: int | None
     quota: Mapping[str, int]
+    polling: Polling
     url: str = ""
     tls_url: str = ""
     workspace_id: str = field(default_factory=lambda: str(uuid.uuid4()))  # new each time: the SDK caches URLs by it

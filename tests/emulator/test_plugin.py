@@ -123,6 +123,31 @@ def test_the_sdks_warnings_about_itself_are_left_out_and_no_others(project: Proj
     check(done, "2 passed in")
 
 
+def test_both_sdks_are_in_one_workspace(project: Project):
+    pytest.importorskip("azure.ai.ml", reason="azure-ai-ml is not installed: make setup")
+    done = project(
+        "-W",
+        "error",
+        test_both="""
+            import os
+
+            def test_one_registry(azureml_client, azureml_workspace, azureml_emulator, tmp_path):
+                from azure.ai.ml.entities import Model
+                from azureml.core import Model as OldModel
+
+                (tmp_path / "net.onnx").write_bytes(b"weights")
+                made = azureml_client.models.create_or_update(Model(name="net", path=tmp_path / "net.onnx"))
+                assert [(one.name, one.version) for one in OldModel.list(azureml_workspace)] == [("net", 1)]
+                assert azureml_client.workspace_name == azureml_workspace.name == azureml_emulator.name
+                assert os.environ["AZUREML_CURRENT_CLOUD"] == "AzureCloud"
+
+            def test_afterwards():
+                assert "AZUREML_CURRENT_CLOUD" not in os.environ
+        """,
+    )
+    check(done, "2 passed")
+
+
 def test_each_test_has_a_ledger_of_its_own(project: Project, tmp_path: Path):
     done = project(
         test_ledgers="""
@@ -185,7 +210,7 @@ BLOCKER = """
 
     class Blocker:
         def find_spec(self, name, path=None, target=None):
-            if name.partition(".")[0] == {module!r}:
+            if name == {module!r} or name == {module!r}.partition(".")[0] != "azure":
                 raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 
     sys.meta_path.insert(0, Blocker())
@@ -197,12 +222,12 @@ BLOCKER = """
     [
         ("azureml_workspace", "azureml.core", "emulator,aks"),
         ("azureml_emulator", "cryptography", "emulator,aks"),
+        ("azureml_client", "azure.ai.ml", "emulator,online"),
         ("local_service", "azureml_inference_server_http", "local"),
     ],
 )
 def test_a_missing_package_is_named_with_the_command(project: Project, fixture: str, module: str, extras: str):
-    root = module.partition(".")[0]
-    done = project(conftest=BLOCKER.format(module=root), test_missing=f"def test_it({fixture}):\n    pass\n")
+    done = project(conftest=BLOCKER.format(module=module), test_missing=f"def test_it({fixture}):\n    pass\n")
     message = f"The fixture {fixture} needs {module}, not installed here. Run: pip install 'gpu-infer[{extras}]'"
     assert message in done.stdout
     check(done, "1 error")

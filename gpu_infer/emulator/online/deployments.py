@@ -54,8 +54,8 @@ def _put(state: State, request: Request) -> Response:
         return error
 
     deployment.state = "Creating" if known is None else "Updating"
-    deployment.operation = state.operations.begin(kind, finish)
-    headers = lro.status(state, request, deployment.operation, kind="odidp")
+    deployment.operation = state.operations.begin(kind, finish, lambda: _shown(state, endpoint, deployment))
+    headers = lro.begun(state, request, deployment.operation, kind="odidp")
     return answer(_shown(state, endpoint, deployment), 201 if known is None else 200, headers)
 
 
@@ -135,9 +135,8 @@ def _find(state: State, request: Request) -> tuple[Endpoint, Deployment]:
 
 def _get(state: State, request: Request) -> Response:
     _, deployment = _find(state, request)
-    if deployment.operation:
-        deployment.operation.look()
-    return answer(_shown(state, *_find(state, request)))  # it may be gone now
+    headers = lro.looked_at(state, deployment.operation)
+    return answer(_shown(state, *_find(state, request)), headers=headers)  # it may be gone now
 
 
 def _list(state: State, request: Request) -> Response:
@@ -166,7 +165,7 @@ def _delete(state: State, request: Request) -> Response:
 
     deployment.state = "Deleting"
     deployment.operation = state.operations.begin("deployments.delete", finish)
-    return Response(202, b"", lro.location(state, request, deployment.operation, kind="odidp"))
+    return Response(202, b"", lro.begun(state, request, deployment.operation, kind="odidp"))
 
 
 def _logs(state: State, request: Request) -> Response:

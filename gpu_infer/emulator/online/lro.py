@@ -10,16 +10,17 @@ from ..routing import Route
 from ..state import State
 from ..wire import Refusal, Request, Response, answer
 
-__all__ = ["ROUTES", "location", "status"]
+__all__ = ["ROUTES", "begun", "looked_at"]
 
 _LOCATIONS = "/subscriptions/<sub>/providers/Microsoft.MachineLearningServices/locations/<location>"
 _STATES = {"Running": "InProgress", "TimedOut": "Failed"}
 _POLL = {"Retry-After": "1"}
 """Without it the SDK waits for 30 s between two looks; 0 it takes for absent."""
+_LIMIT = {"x-ms-async-operation-timeout": "PT1H"}
 
 
-def status(state: State, request: Request, operation: Operation, *, kind: str) -> dict[str, str]:
-    """The headers with which a creation begins: where its status is, and for how long it may run.
+def begun(state: State, request: Request, operation: Operation, *, kind: str) -> dict[str, str]:
+    """The headers with which a long operation begins: where to look, and for how long it may run.
 
     Args:
         state: of the emulator.
@@ -27,14 +28,21 @@ def status(state: State, request: Request, operation: Operation, *, kind: str) -
         operation: what was begun.
         kind: ``"oeidp"`` of an endpoint, ``"odidp"`` of a deployment.
     """
-    address = _address(state, request, "mfeOperationsStatus", operation, kind)
-    return {"Azure-AsyncOperation": address, "x-ms-async-operation-timeout": "PT1H"}
+    style = state.settings.polling
+    if style == "azure":
+        style = "async-operation" if request.method == "PUT" else "location"
+    if style == "resource":
+        return {}
+    if style == "async-operation":
+        address = _address(state, request, "mfeOperationsStatus", operation, kind)
+        return {"Azure-AsyncOperation": address, **_LIMIT}
+    return {"Location": _address(state, request, "mfeOperationResults", operation, kind), **_LIMIT, **_POLL}
 
 
-def location(state: State, request: Request, operation: Operation, *, kind: str) -> dict[str, str]:
-    """The headers with which everything else begins: where the result will be. For the arguments see :func:`status`."""
-    address = _address(state, request, "mfeOperationResults", operation, kind)
-    return {"Location": address, "x-ms-async-operation-timeout": "PT1H", **_POLL}
+def looked_at(state: State, operation: Operation | None) -> dict[str, str]:
+    """The headers of a resource that is asked for while an operation is about it."""
+    running = operation is not None and operation.look() == "Running"
+    return dict(_POLL) if running and state.settings.polling == "resource" else {}
 
 
 def _address(state: State, request: Request, what: str, operation: Operation, kind: str) -> str:
@@ -79,7 +87,7 @@ def _result(state: State, request: Request) -> Response:
         return answer({"error": _error(operation)}, code if isinstance(code, int) and code >= 400 else 400)
     if found == "Canceled":
         raise Refusal(409, "Canceled", "Another operation overtook this one.")
-    return Response(204)
+    return answer(operation.result()) if operation.result else Response(204)
 
 
 def _error(operation: Operation) -> dict[str, Any]:

@@ -52,8 +52,8 @@ def _put(state: State, request: Request) -> Response:
         return request.failing
 
     endpoint.state = "Creating" if kind == "endpoints.create" else "Updating"
-    endpoint.operation = state.operations.begin(kind, finish)
-    headers = lro.status(state, request, endpoint.operation, kind="oeidp")
+    endpoint.operation = state.operations.begin(kind, finish, lambda: _shown(state, endpoint))
+    headers = lro.begun(state, request, endpoint.operation, kind="oeidp")
     return answer(_shown(state, endpoint), 201 if kind == "endpoints.create" else 200, headers)
 
 
@@ -106,7 +106,7 @@ def _delete(state: State, request: Request) -> Response:
 
     endpoint.state = "Deleting"
     endpoint.operation = state.operations.begin("endpoints.delete", finish)
-    return Response(202, b"", lro.location(state, request, endpoint.operation, kind="oeidp"))
+    return Response(202, b"", lro.begun(state, request, endpoint.operation, kind="oeidp"))
 
 
 def _regenerate(state: State, request: Request) -> Response:
@@ -127,14 +127,13 @@ def _regenerate(state: State, request: Request) -> Response:
 
     endpoint.state = "Updating"
     endpoint.operation = state.operations.begin("endpoints.regenerate", finish)
-    return Response(202, b"", lro.location(state, request, endpoint.operation, kind="oeidp"))
+    return Response(202, b"", lro.begun(state, request, endpoint.operation, kind="oeidp"))
 
 
 def _get(state: State, request: Request) -> Response:
     endpoint = state.endpoints.find(request.args["name"])
-    if endpoint.operation:
-        endpoint.operation.look()
-    return answer(_shown(state, state.endpoints.find(endpoint.name)))  # it may be gone now
+    headers = lro.looked_at(state, endpoint.operation)
+    return answer(_shown(state, state.endpoints.find(endpoint.name)), headers=headers)  # it may be gone now
 
 
 def _list(state: State, _request: Request) -> Response:
