@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from .artifacts.models import Artifacts
 from .assets.models import Versions
 from .compute.models import Clusters
-from .insights.models import Autoscale
 from .compute.quota import Quota
+from .insights.models import Autoscale
 from .models.models import Models
 from .online.models import Endpoints
 from .operations import Operations, Polling, Transition
