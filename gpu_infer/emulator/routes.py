@@ -21,9 +21,14 @@ from .routing import Table
 from .services.routes import ROUTES as SERVICES
 from .services.scoring import ROUTES as SCORING
 
-__all__ = ["ONLINE", "TABLE"]
+__all__ = ["MANAGEMENT", "ONLINE", "TABLE"]
 
-ONLINE = (*USAGES, *ENDPOINTS, *DEPLOYMENTS, *ONLINE_OPERATIONS, *ASSETS, *REGISTRY, *STORAGE, *INSIGHTS)
-"""What azureml-core does not ask for: azure-ai-ml does, or azure-mgmt-monitor."""
+ONLINE = (*USAGES, *ENDPOINTS, *DEPLOYMENTS, *ONLINE_OPERATIONS, *ASSETS, *REGISTRY, *STORAGE)
+"""What azureml-core does not ask for, but azure-ai-ml does."""
 
-TABLE = Table((*ARM, *AAD, *COMPUTE, *REGION, *ARTIFACTS, *MODELS, *SERVICES, *SCORING, *ONLINE, *ENDPOINT_SCORING))
+MANAGEMENT = (*INSIGHTS,)
+"""What neither asks for, but Azure's clients of other services: azure-mgmt-monitor."""
+
+TABLE = Table(
+    (*ARM, *AAD, *COMPUTE, *REGION, *ARTIFACTS, *MODELS, *SERVICES, *SCORING, *ONLINE, *MANAGEMENT, *ENDPOINT_SCORING)
+)
