@@ -66,6 +66,7 @@ class Service:
     _timeout: float = field(default=60.0, repr=False)
     _created: float | None = field(default=None, repr=False)
     _own_script: bool = field(default=False, repr=False)
+    _kserve: bool = field(default=False, repr=False)
     _credential: Provider | None = field(default=None, repr=False)
     _created_cluster: bool = field(default=False, repr=False)
     _attached: bool = field(default=False, repr=False)
@@ -306,9 +307,9 @@ class Service:
             raise
 
     @property
-    def _codec(self) -> Literal["json"] | None:
+    def _codec(self) -> Literal["json", "kserve"] | None:
         """A script of the user's is asked in JSON, as the stock server reads it; ours in what suits each input."""
-        return "json" if self._own_script else None
+        return "kserve" if self._kserve else "json" if self._own_script else None
 
     @property
     def _ours(self) -> Literal[True] | None:
@@ -375,6 +376,7 @@ def service_from(deployment: Deployment, target: Target, *, attached: bool = Fal
         _timeout=deployment.timeout,
         _created=deployment.created,
         _own_script=deployment.own_script,
+        _kserve=deployment.kserve,
         _credential=deployment.credential,
         _created_cluster=deployment.cluster_created,
         _attached=attached,

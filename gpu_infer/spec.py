@@ -298,6 +298,7 @@ class ServiceSpec:
         auth: who may score on Azure: who has a key, or a token of Azure ML.
         tags, properties: for the service on Azure.
         replace_retired: whether the successor of a retired VM size is taken.
+        codeless: whether Azure ML serves the model by itself, with Triton, and no bundle is needed.
         load_seconds: how long the model takes to load and warm up, where that was measured; probes wait for it.
     """
 
@@ -324,6 +325,7 @@ class ServiceSpec:
     tags: Mapping[str, str] = field(default_factory=dict[str, str])
     properties: Mapping[str, str] = field(default_factory=dict[str, str])
     replace_retired: bool = True
+    codeless: bool = False
     load_seconds: float | None = None
 
     def __post_init__(self) -> None:

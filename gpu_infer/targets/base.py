@@ -37,7 +37,8 @@ class Deployment:
         expires: when it is removed by itself, ``None`` for never.
         kept: whether it outlives the process that started it.
         timeout: seconds that one request may take there.
-        own_script: whether it answers with an entry script of the user's.
+        own_script: whether something else than our runtime answers: an entry script of the user's, or Triton.
+        kserve: whether that speaks KServe's protocol, as Triton does.
         credential: gives the keys or the token for its address, ``None`` where it asks for none.
         cluster_created: whether the call that gave this has created the cluster below it.
         model_ref: the registered model that it serves, ``None`` where models are not registered.
@@ -59,6 +60,7 @@ class Deployment:
     kept: bool = False
     timeout: float = 60.0
     own_script: bool = False
+    kserve: bool = False
     credential: Provider | None = field(default=None, repr=False)
     cluster_created: bool = False
     model_ref: ModelRef | None = None

@@ -320,6 +320,7 @@ def deployment_of(client: Any, endpoint: Any, there: Sequence[Any], entry: Entry
     own_script: bool = records.read_tags(serving.tags if serving else None).get(
         "own_script", known.get("own_script", True)
     )
+    kserve = serving is not None and serving.code_configuration is None
     return Deployment(
         name=endpoint.name,
         state=_state(endpoint, there, serving),
@@ -330,7 +331,8 @@ def deployment_of(client: Any, endpoint: Any, there: Sequence[Any], entry: Entry
         expires=entry.expires if entry else known.get("expires"),
         kept=bool(details["kept"]) if entry else known.get("kept", True),
         timeout=(timeout_ms or 60_000) / 1000,
-        own_script=own_script,
+        own_script=own_script or kserve,
+        kserve=kserve,
         credential=endpoints.credential_of(client, endpoint),
         raw=endpoint,
     )

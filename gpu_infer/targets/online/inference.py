@@ -13,7 +13,6 @@ from gpu_infer.spec import DEFAULT_CPU_CORES, DEFAULT_MEMORY_GB, Scale, ServiceS
 from gpu_infer.targets.calls import call
 from gpu_infer.targets.models import RegisteredModel
 from gpu_infer.targets.online import autoscale
-from gpu_infer.targets.online.models import is_triton
 from gpu_infer.targets.online.sdk import entity
 
 __all__ = ["DEFAULT_LOAD_SECONDS", "deployment_entity", "kubernetes_scale", "worker_seconds"]
@@ -31,7 +30,7 @@ def deployment_entity(
     name: str,
     *,
     model: RegisteredModel,
-    bundle: Bundle,
+    bundle: Bundle | None,
     template: Template,
     tags: Mapping[str, str],
     run: str,
@@ -42,7 +41,7 @@ def deployment_entity(
         spec: of the service; with a cluster it is one of Kubernetes.
         name: of the deployment.
         model: that it serves.
-        bundle: that it runs.
+        bundle: that it runs, ``None`` where Triton serves the model without any code.
         template: of the model's framework.
         tags: of the deployment.
         run: that creates it.
@@ -61,7 +60,7 @@ def deployment_entity(
             "request_settings": _requests(spec),
             **_probes(spec),
         }
-        if not is_triton(model):  # Triton brings its own server
+        if bundle is not None:
             options |= {
                 "environment": _environment(bundle, template),
                 "code_configuration": entity("CodeConfiguration")(code=str(bundle.folder), scoring_script="score.py"),

@@ -58,8 +58,8 @@ def _move(client: Any, spec: ServiceSpec, new: str, rollout: Rollout, *, endpoin
         endpoint.scoring_uri,
         endpoints.credential_of(client, endpoint),
         timeout=GOLDEN_SECONDS,
-        codec="json" if spec.entry_script else None,
-        ours=None if spec.entry_script else True,
+        codec="kserve" if spec.codeless else "json" if spec.entry_script else None,
+        ours=None if spec.entry_script or spec.codeless else True,
         deployment=new,
     ) as scoring:
         golden = _golden(scoring, spec, rollout)
@@ -78,7 +78,7 @@ def _move(client: Any, spec: ServiceSpec, new: str, rollout: Rollout, *, endpoin
 
 
 def _golden(scoring: ScoringClient, spec: ServiceSpec, rollout: Rollout) -> tuple[Any, ...]:
-    if rollout.golden or spec.entry_script is not None:
+    if rollout.golden or spec.entry_script is not None or spec.codeless:
         return rollout.golden
     try:
         return (made_up(scoring.describe()),)

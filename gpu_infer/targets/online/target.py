@@ -98,7 +98,8 @@ class OnlineTarget:
             model=model.id,
             price_per_hour=_price(spec) + made.price_per_hour,
             timeout=spec.timeout,
-            own_script=spec.entry_script is not None,
+            own_script=spec.entry_script is not None or spec.codeless,
+            kserve=spec.codeless,
             model_ref=model.ref,
             hand_over=functools.partial(self._hand_over, spec.name, run),
             give_up=drop if existed else None,
@@ -116,7 +117,7 @@ class OnlineTarget:
     ) -> None:
         """Ask for a deployment; ``wait()`` waits for it."""
         with tempfile.TemporaryDirectory(prefix="gpu-infer-") as folder:
-            bundle = build_bundle(spec, Path(folder), template=template)
+            bundle = None if spec.codeless else build_bundle(spec, Path(folder), template=template)
             wanted = deployment_entity(spec, name, model=model, bundle=bundle, template=template, tags=tags, run=run.id)
             details = {"model": model.id, "attached": False, **_nodes(spec)}
             incoming = deployments.create_deployment(self.client, wanted, run, details=details)
