@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from onnx_models import save_elementwise
 
 import gpu_infer
 from gpu_infer.cli import main, results, score_run
@@ -34,17 +35,7 @@ DOUBLED = 2 * ROWS
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory, state: Path) -> gpu_infer.Service:
     """Doubles ``x`` float32 ``[N, 4]``, and has labels."""
-    import onnx
-    from onnx import TensorProto, helper
-
-    graph = helper.make_graph(
-        [helper.make_node("Add", ["x", "x"], ["y"])],
-        "tiny",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 4])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 4])],
-    )
-    path = tmp_path_factory.mktemp("model") / "tiny.onnx"
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), str(path))
+    path = save_elementwise(tmp_path_factory.mktemp("model") / "tiny.onnx")
     return gpu_infer.deploy(path, name="rows", keep=True, labels=["cat", "dog", "lynx", "owl"])
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx_models import save_elementwise
 
 import gpu_infer
 from gpu_infer.cli import bench, main
@@ -40,17 +41,7 @@ Reply = Callable[[int], tuple[int, dict[str, str]]]
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory, state: Path) -> str:
     """A service that doubles ``x`` float32 ``[N, 4]``, by name."""
-    import onnx
-    from onnx import TensorProto, helper
-
-    graph = helper.make_graph(
-        [helper.make_node("Add", ["x", "x"], ["y"])],
-        "tiny",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 4])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 4])],
-    )
-    path = tmp_path_factory.mktemp("model") / "tiny.onnx"
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), str(path))
+    path = save_elementwise(tmp_path_factory.mktemp("model") / "tiny.onnx")
     gpu_infer.deploy(path, name="loaded", keep=True)
     return "loaded"
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx_models import save_elementwise
 from processes import supervisors
 
 import gpu_infer
@@ -34,13 +35,13 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An ONNX model that doubles ``x`` float32 ``[N, 4]``."""
-    return _save(tmp_path_factory.mktemp("tiny") / "tiny.onnx", "Add", ["x", "x"], 4)
+    return save_elementwise(tmp_path_factory.mktemp("tiny") / "tiny.onnx")
 
 
 @pytest.fixture(scope="session")
 def square_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An ONNX model that squares ``x`` float32 ``[N, 4]``."""
-    return _save(tmp_path_factory.mktemp("square") / "square.onnx", "Mul", ["x", "x"], 4)
+    return save_elementwise(tmp_path_factory.mktemp("square") / "square.onnx", "Mul")
 
 
 @pytest.fixture(scope="session")
@@ -58,20 +59,6 @@ def lookup_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         [table],
     )
     path = tmp_path_factory.mktemp("lookup") / "lookup.onnx"
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), str(path))
-    return path
-
-
-def _save(path: Path, operator: str, inputs: list[str], width: int) -> Path:
-    import onnx
-    from onnx import TensorProto, helper
-
-    graph = helper.make_graph(
-        [helper.make_node(operator, inputs, ["y"])],
-        "tiny",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", width])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", width])],
-    )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), str(path))
     return path
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx_models import save_elementwise
 
 import gpu_infer
 from gpu_infer.cli import main
@@ -35,19 +36,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def doubling(tmp_path: Path) -> Path:
     """An ONNX model that doubles ``x`` float32 ``[N, 4]``."""
-    import onnx
-    from onnx import TensorProto, helper
-
-    shape = ["N", 4]
-    graph = helper.make_graph(
-        [helper.make_node("Add", ["x", "x"], ["y"])],
-        "doubling",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    onnx.save(model, str(tmp_path / "doubling.onnx"))
-    return tmp_path / "doubling.onnx"
+    return save_elementwise(tmp_path / "doubling.onnx")
 
 
 def test_from_plan_to_sweep(

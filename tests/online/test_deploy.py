@@ -7,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from onnx_models import save_elementwise
 
 import gpu_infer
 from gpu_infer import Rollout
@@ -304,3 +306,20 @@ def test_a_photograph_on_an_endpoint(
         (environment,) = bodies(emulator, "environment_versions.create")
         assert "cuda" in environment["properties"]["image"]
         assert "onnxruntime-gpu" in environment["properties"]["condaFile"]
+
+
+def test_a_registered_model_on_this_machine(client: Any, home: Path, tmp_path: Path) -> None:
+    """Downloaded once, by name, by version and as the SDK's own object."""
+    from azure.ai.ml.entities import Model
+
+    (tmp_path / "two").mkdir()
+    model = save_elementwise(tmp_path / "two" / "doubling.onnx")
+    registered = client.models.create_or_update(Model(name="doubling", path=str(model.parent), type="custom_model"))
+    for given in ("doubling", "doubling:1", registered):
+        with gpu_infer.deploy(given, client, target="local", name="here") as service:
+            assert service.target == "local"
+            assert service.score(np.arange(4, dtype=np.float32)).tolist() == [0, 2, 4, 6]
+    (copy,) = (home / "models").rglob("*.onnx")
+    assert copy.name == "doubling.onnx"
+    with pytest.raises(PreflightError, match="Of 'doubling' there is version 1"):
+        gpu_infer.deploy("doubling:7", client, target="local")
