@@ -25,6 +25,8 @@ SHARED = Path(os.environ.get("GPU_INFER_SHARED") or Path(__file__).parents[2] / 
 LONGEST = (
     "test_examples.py",
     "local/test_local.py",
+    "contract/test_changing.py",
+    "contract/test_using.py",
     "test_main_job.py",
     "aks/test_real_service.py",
     "local/test_bad_input.py",

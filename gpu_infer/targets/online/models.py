@@ -211,7 +211,7 @@ def archive_models_of(client: Any, run: str) -> list[str]:
 def _says_absent(error: BaseException) -> bool:
     """Whether the SDK has looked for the newest version and has found none, which it says in words alone."""
     text = str(getattr(error, "message", "") or error).lower()
-    return "no asset" in text or "not found" in text or "could not be found" in text
+    return "no asset" in text or "not found" in text or "could not be found" in text or "does not exist" in text
 
 
 def _versions(client: Any, name: str) -> list[Any]:
