@@ -170,7 +170,7 @@ def deploy(  # pyright: ignore[reportInconsistentOverload] - the first overload 
     if dry_run:
         return plan(**arguments)
     on = target_for(target, workspace)
-    made = on.plan(_spec_of(on, arguments))
+    made = _planned(on, arguments)
     if made.errors:
         _raise_findings(made.findings)
     for finding in made.findings:
@@ -213,7 +213,7 @@ def plan(model: str | Path | Any, workspace: Any = None, **arguments: Any) -> Pl
     }
     given = {**defaults, **arguments}
     on = target_for(given["target"], workspace)
-    return on.plan(_spec_of(on, {"model": model, "workspace": workspace, **given}))
+    return _planned(on, {"model": model, "workspace": workspace, **given})
 
 
 def attach(name: str, workspace: Any = None) -> Service:
@@ -267,6 +267,16 @@ def _spec_of(on: Target, arguments: Mapping[str, Any]) -> ServiceSpec:
     return _on_this_machine(spec, arguments["workspace"]) if on.name == "local" else spec
 
 
+def _planned(on: Target, arguments: Mapping[str, Any]) -> Plan:
+    """The plan; a name that we made up gets a number where it is taken."""
+    spec = _spec_of(on, arguments)
+    for number in itertools.count(1):
+        made = on.plan(spec if number == 1 else replace(spec, name=f"{spec.name}-{number}"))
+        if arguments["name"] is not None or "name-taken" not in {finding.code for finding in made.errors}:
+            return made
+    raise AssertionError("the count never ends")
+
+
 def _on_this_machine(spec: ServiceSpec, workspace: Any) -> ServiceSpec:
     """The spec as the local target takes it: a registered model is downloaded."""
     if spec.model.path is None and workspace is not None:
@@ -279,7 +289,7 @@ def _template_of(made: Plan) -> Template | None:
 
 
 def _start(on: Target, made: Plan, *, unnamed: bool) -> Deployment:
-    """Start; a name that we made up gets a number where it is taken."""
+    """Start; a name that we made up gets a number where somebody has taken it since the plan was made."""
     for number in itertools.count(1):
         spec = made.spec if number == 1 else replace(made.spec, name=f"{made.spec.name}-{number}")
         try:

@@ -25,10 +25,13 @@ class Plan:
         model_format: as the finder recognised it, empty where an entry script loads the model.
         template: name of the template.
         findings: of all checks.
-        price_per_hour: US dollars while it exists; 0 on the local target, and where no price is known.
+        price_per_hour: US dollars while it exists, of the least instances where their number follows the load; 0 on the
+            local target, on a Kubernetes endpoint, whose cluster is billed as it is, and where no price is known.
         creates: what would be created on Azure, in order.
-        vm_size: of the nodes of the cluster, empty on the local target and where it is not known.
+        vm_size: of the nodes of the cluster, or of the instances of a managed endpoint; empty on the local target and
+            where it is not known.
         nodes: how many, 0 the same.
+        quota: what the instances of a managed endpoint need of the region's quota, in words.
     """
 
     spec: ServiceSpec
@@ -39,6 +42,7 @@ class Plan:
     creates: tuple[str, ...] = ()
     vm_size: str = ""
     nodes: int = 0
+    quota: str = ""
 
     @property
     def errors(self) -> tuple[Finding, ...]:
@@ -63,7 +67,7 @@ class Plan:
             ("postprocess", spec.postprocess),
             ("labels", _labels(spec)),
             ("entry script", str(spec.entry_script or "")),
-            *([] if spec.target == "local" else self._cloud_rows()),
+            *self._place_rows(),
             ("workers", str(spec.scale.workers)),
             ("batching", f"up to {spec.batching.max_batch} items" if spec.batching.enabled else "off"),
             ("time-out", f"{spec.timeout:g} s per request"),
@@ -80,6 +84,7 @@ class Plan:
             "creates": list(self.creates),
             "vm_size": self.vm_size,
             "nodes": self.nodes,
+            "quota": self.quota,
             "price_per_hour": self.price_per_hour,
             "findings": [
                 {"level": found.level, "code": found.code, "message": found.message, "fix": found.fix}
@@ -88,29 +93,55 @@ class Plan:
             "ok": not self.errors,
         }
 
-    def _cloud_rows(self) -> list[tuple[str, str]]:
-        spec, cluster = self.spec, self.spec.cluster or Cluster()
-        cores, memory = spec.resources.cpu_cores or DEFAULT_CPU_CORES, spec.resources.memory_gb or DEFAULT_MEMORY_GB
-        most = spec.scale.max_replicas
-        replicas = (
-            str(spec.scale.replicas) if most is None else f"{spec.scale.replicas} to {most}, as the load asks for"
-        )
-        each = f"{cores:g} cores, {memory:g} GB, {_count(spec.resources.gpus, 'GPU')} each"
+    def _place_rows(self) -> list[tuple[str, str]]:
+        """What it runs on."""
+        spec = self.spec
+        if spec.target == "local":
+            return []
+        place = self._cluster_rows() if spec.target == "aks" else self._endpoint_rows()
+        return [*place, ("scored with", "a key" if spec.auth == "key" else "a token of Azure ML")]
+
+    def _cluster_rows(self) -> list[tuple[str, str]]:
+        cluster = self.spec.cluster or Cluster()
+        asked = self.spec.resources.gpus * self.spec.scale.most
         return [
             ("cluster", f"{cluster.name}, {'for production' if cluster.purpose == 'FastProd' else 'dev-test'}"),
             ("VM size", _vm_size(self.vm_size)),
             ("nodes", str(self.nodes or "")),
-            ("GPUs", _gpus(self.vm_size, self.nodes, spec.resources.gpus * spec.scale.most)),
-            ("replicas", f"{replicas}; {each}"),
-            ("scored with", "a key" if spec.auth == "key" else "a token of Azure ML"),
+            ("GPUs", _gpus(self.vm_size, self.nodes, asked, "in the cluster")),
+            ("replicas", f"{_between(self.spec)}; {_share(self.spec)} each"),
+        ]
+
+    def _endpoint_rows(self) -> list[tuple[str, str]]:
+        spec, most = self.spec, self.spec.scale.most
+        new = "new" if f"endpoint {spec.name}" in self.creates else "there already"
+        if spec.cluster is not None:
+            return [
+                ("endpoint", f"on Kubernetes compute {spec.cluster.name}, {new}"),
+                ("instance type", spec.resources.vm_size or "the default of the cluster"),
+                ("replicas", f"{_between(spec)}; {_share(spec)} each"),
+            ]
+        return [
+            ("endpoint", f"managed, {new}"),
+            ("VM size", _vm_size(self.vm_size)),
+            ("instances", _between(spec)),
+            ("GPUs", _gpus(self.vm_size, most, spec.resources.gpus * most, "in the instances")),
+            ("quota", self.quota),
         ]
 
     def _price(self) -> str:
-        if self.spec.target != "local" and not self.price_per_hour:
+        spec = self.spec
+        if spec.target == "online" and spec.cluster is not None:
+            return f"nothing beside the cluster {spec.cluster.name}, which is billed as it is"
+        if spec.target != "local" and not self.price_per_hour:
             return "unknown: there is no price for what it would run on"
-        text = f"${self.price_per_hour:.2f} per hour, ${self.price_per_month:,.0f} per month"
-        if self.spec.target == "local":
+        more = spec.scale.most / spec.scale.replicas if spec.target == "online" else 1.0
+        hour = _money(self.price_per_hour, more, "{:.2f}")
+        text = f"{hour} per hour, {_money(self.price_per_month, more, '{:,.0f}')} per month"
+        if spec.target == "local":
             return text
+        if spec.target == "online":
+            return f"{text}, with requests or without (list price in eastus)"
         creates_cluster = any(created.startswith("cluster ") for created in self.creates)
         return f"{text}, {'' if creates_cluster else 'already, '}for the cluster (list price in eastus)"
 
@@ -154,12 +185,30 @@ def _vm_size(name: str) -> str:
     return ", ".join(part for part in (f"{name}: {size.vcpus} cores", f"{size.memory_gb:g} GB", size.hardware) if part)
 
 
-def _gpus(vm_size: str, nodes: int, needed: int) -> str:
-    """How many of the cluster's GPUs the replicas take; what other services hold is a finding."""
+def _money(least: float, times: float, how: str) -> str:
+    """Dollars; two numbers where there may be several times as much."""
+    both = [f"${how.format(least * each)}" for each in (1.0, times)]
+    return both[0] if times == 1 else " to ".join(both)
+
+
+def _between(spec: ServiceSpec) -> str:
+    """How many replicas there are."""
+    least, most = spec.scale.replicas, spec.scale.max_replicas
+    return str(least) if most is None else f"{least} to {most}, as the load asks for"
+
+
+def _share(spec: ServiceSpec) -> str:
+    """What a replica gets of a node."""
+    cores, memory = spec.resources.cpu_cores or DEFAULT_CPU_CORES, spec.resources.memory_gb or DEFAULT_MEMORY_GB
+    return f"{cores:g} cores, {memory:g} GB, {_count(spec.resources.gpus, 'GPU')}"
+
+
+def _gpus(vm_size: str, machines: int, needed: int, where: str) -> str:
+    """How many of the machines' GPUs the replicas take; what other services hold is a finding."""
     size = find_size(vm_size) if vm_size else None
-    if size is None or not nodes:
+    if size is None or not machines:
         return f"{needed} asked for"
-    return f"{needed} asked for, {nodes * size.schedulable_gpus} in the cluster"
+    return f"{needed} asked for, {machines * size.schedulable_gpus} {where}"
 
 
 def _life(spec: ServiceSpec) -> str:

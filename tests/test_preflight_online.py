@@ -12,8 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpu_infer.bundle import load_template
+from gpu_infer.cli import show
 from gpu_infer.errors import Finding
-from gpu_infer.preflight import choose_instance_type, free_deployment_name, managed, resolve_size
+from gpu_infer.plans import Plan
+from gpu_infer.preflight import choose_instance_type, resolve_size
 from gpu_infer.preflight.facts import (
     ComputeFacts,
     DeploymentFacts,
@@ -78,9 +80,10 @@ def on_kubernetes(vm_size: str | None = "gpu", **changes: Any) -> ServiceSpec:
 
 
 def check(spec: ServiceSpec, *, model_bytes: int | None = 100_000_000, **facts: Any) -> list[Finding]:
-    there = OnlineFacts(**{"location": "eastus", "sizes": SIZES, "usage": USAGE, "compute": KUBERNETES, **facts})
+    there = OnlineFacts(**{"sizes": SIZES, "usage": USAGE, "compute": KUBERNETES, **facts})
     template = load_template("tensorflow")
-    return shown(check_online(spec, there, None, template, model_bytes=model_bytes, today=TODAY))
+    rest: dict[str, Any] = {"model_bytes": model_bytes, "today": TODAY, "deployment": "green"}
+    return shown(check_online(spec, there, None, template, **rest))
 
 
 def endpoint(*deployments: DeploymentFacts, **changes: Any) -> EndpointFacts:
@@ -185,13 +188,12 @@ def test_autoscaling_beyond_the_quota_is_a_warning():
     )
 
 
-def test_the_quota_of_the_whole_region_counts_too():
-    (finding,) = quota(T4, Scale(1), UsageFacts(T4_FAMILY, 0, 400), UsageFacts("TotalDedicatedCores", 296, 300))
+@pytest.mark.parametrize("name", ["TotalDedicatedCores", "Total Cluster Dedicated Regional vCPUs"])
+def test_the_quota_of_the_whole_region_counts_too(name: str):
+    (finding,) = quota(T4, Scale(1), UsageFacts(T4_FAMILY, 0, 400), UsageFacts(name, 296, 300))
     assert (finding.level, finding.code) == ("warning", "quota")
-    assert (
-        "all dedicated cores of the region may be too little: needs 8 = ceil(1.2 x 1) x 4 cores; used 296 of 300"
-        in (finding.message)
-    )
+    assert finding.message.startswith("The quota of all dedicated cores of the region may be too little: needs 8 = ")
+    assert finding.message.endswith(" = ceil(1.2 x 1) x 4 cores; used 296 of 300.")
     assert finding.fix.startswith("Ask for 304 in all")
 
 
@@ -387,9 +389,9 @@ MANAGED: list[tuple[str, ServiceSpec, dict[str, Any], str, str, str]] = [
         "being-deleted",
         spec_with(),
         {"endpoint": EndpointFacts("gpu-rn", "Deleting")},
-        "info",
+        "error",
         "endpoint-deleting",
-        "Endpoint 'gpu-rn' is being deleted; a new one is made when it is gone.",
+        "Endpoint 'gpu-rn' is still being deleted, and its name is free only when that is over.",
     ),
     (
         "full",
@@ -454,19 +456,6 @@ def test_requests_of_any_size_since_no_limit_is_documented():
     assert without_quota(spec_with(environment_variables={"GPU_INFER_MAX_BODY_MB": "200"})) == []
 
 
-def test_autoscaling_needs_azure_monitors_package(monkeypatch: pytest.MonkeyPatch):
-    spec = spec_with(scale=Scale(1, max_replicas=3))
-    monkeypatch.setattr(managed, "AUTOSCALER", "azure.no_such_room.monitor")
-    (finding,) = without_quota(spec)
-    assert (finding.level, finding.code) == ("error", "missing-extra")
-    assert (
-        "replicas=(1, 3): on managed online endpoints Azure Monitor scales, and azure-mgmt-monitor" in finding.message
-    )
-    assert "pip install azure-mgmt-monitor" in finding.fix
-    monkeypatch.setattr(managed, "AUTOSCALER", "azure.core")
-    assert without_quota(spec) == []
-
-
 @pytest.mark.parametrize(
     ("asked", "size", "level", "code", "message"),
     [
@@ -498,15 +487,6 @@ def test_without_a_gpu_a_size_needs_none():
     assert resolve_size("Standard_D4s_v5", None, **rest) == ("Standard_D4s_v5", [])
     assert resolve_size("Standard_Y1", {"Standard_Y1": 0}, **rest)[1][0].code == "vm-unknown"
     assert without_quota(spec_with(resources=Resources(0, vm_size="Standard_D4s_v5"))) == []
-
-
-def test_names_of_deployments():
-    names = ("blue", "green", "blue-2")
-    for number, expected in enumerate(names):
-        taken = [DeploymentFacts(name.upper() if number == 1 else name) for name in names[:number]]
-        assert free_deployment_name(OnlineFacts(endpoint=endpoint(*taken))) == expected
-    assert free_deployment_name(OnlineFacts()) == "blue"
-    assert free_deployment_name(OnlineFacts(endpoint=endpoint(BLUE, state="Deleting"))) == "blue"
 
 
 # --- Kubernetes -------------------------------------------------------------------------------------------------------
@@ -546,10 +526,13 @@ ON_KUBERNETES: list[tuple[str, ServiceSpec, dict[str, Any], str, str, str]] = [
     (
         "of-the-first-kind",
         on_kubernetes(),
-        {"compute": ComputeFacts("k8s", "aks")},
+        {"compute": ComputeFacts("k8s", "")},
         "error",
         "cluster-type",
-        "The compute 'k8s' of this workspace is an AksCompute, which online endpoints do not run on any more",
+        (
+            "The compute 'k8s' of this workspace is none of Kubernetes but of a kind that azure-ai-ml does not know. "
+            "If it is an AksCompute: online endpoints do not run on those"
+        ),
     ),
     (
         "of-another-kind",
@@ -557,7 +540,7 @@ ON_KUBERNETES: list[tuple[str, ServiceSpec, dict[str, Any], str, str, str]] = [
         {"compute": ComputeFacts("k8s", "amlcompute")},
         "error",
         "cluster-type",
-        "amlcomp",
+        "The compute 'k8s' of this workspace is amlcompute, and a Kubernetes online endpoint needs one of Kubernetes.",
     ),
     (
         "failed",
@@ -700,3 +683,74 @@ def test_kubernetes_endpoints(spec: ServiceSpec, facts: dict[str, Any], level: s
 )
 def test_which_instance_type_is_taken(asked: str | None, gpus: int, there: ComputeFacts | None, chosen: str | None):
     assert choose_instance_type(on_kubernetes(resources=Resources(gpus, vm_size=asked)), there) == chosen
+
+
+# --- the plan ---------------------------------------------------------------------------------------------------------
+
+
+def plan_of(spec: ServiceSpec, **more: Any) -> Plan:
+    defaults: dict[str, Any] = {
+        "template": "tensorflow",
+        "price_per_hour": 1.052,
+        "creates": ("endpoint gpu-rn", f"deployment blue (2 x {T4})"),
+        "vm_size": T4,
+        "nodes": 2,
+        "quota": str(quota_of(T4, spec.scale.replicas, OnlineFacts(sizes=SIZES, usage=USAGE))),
+    }
+    return Plan(spec, **{**defaults, **more})
+
+
+def test_the_plan_of_a_managed_endpoint():
+    made = plan_of(spec_with())
+    assert str(made).splitlines() == [
+        "service      gpu-rn",
+        "target       online",
+        "model        resnet50:3",
+        "template     tensorflow",
+        "endpoint     managed, new",
+        f"VM size      {T4}: 4 cores, 28 GB, 1 x T4 with 16 GB",
+        "instances    2",
+        "GPUs         2 asked for, 2 in the instances",
+        f"quota        12 = ceil(1.2 x 2) x 4 cores; 0 of 400 used in {T4_FAMILY}",
+        "scored with  a key",
+        "workers      1",
+        "batching     up to 32 items",
+        "time-out     60 s per request",
+        "lives        until deleted; sweep() removes it 8 h from now",
+        f"creates      endpoint gpu-rn, deployment blue (2 x {T4})",
+        "price        $1.05 per hour, $768 per month, with requests or without (list price in eastus)",
+    ]
+    assert made.to_dict()["quota"] == made.quota
+
+
+def test_the_plan_of_one_that_follows_the_load_has_two_prices():
+    spec = spec_with(FOUR_T4, scale=Scale(1, max_replicas=4), auth="token")
+    rows = dict(plan_of(spec, vm_size=FOUR_T4, nodes=1, price_per_hour=4.352, creates=("deployment green",)).rows())
+    assert rows["endpoint"] == "managed, there already"
+    assert rows["instances"] == "1 to 4, as the load asks for"
+    assert rows["GPUs"] == "4 asked for, 16 in the instances"
+    assert rows["scored with"] == "a token of Azure ML"
+    assert rows["price"].startswith("$4.35 to $17.41 per hour, $3,177 to $12,708 per month, with requests or without")
+
+
+def test_the_plan_on_kubernetes():
+    rows = dict(plan_of(on_kubernetes(), vm_size="", nodes=0, price_per_hour=0.0, quota="").rows())
+    assert rows["endpoint"] == "on Kubernetes compute k8s, new"
+    assert rows["instance type"] == "gpu"
+    assert rows["replicas"] == "2; 2 cores, 4 GB, 1 GPU each"
+    assert rows["price"] == "nothing beside the cluster k8s, which is billed as it is"
+    assert not {"VM size", "instances", "quota"} & set(rows)
+    assert dict(plan_of(on_kubernetes(None)).rows())["instance type"] == "the default of the cluster"
+
+
+def test_a_price_that_nobody_knows_is_not_nothing():
+    rows = dict(plan_of(spec_with("Standard_NEW_X1"), vm_size="Standard_NEW_X1", price_per_hour=0.0).rows())
+    assert rows["price"] == "unknown: there is no price for what it would run on"
+    assert (rows["VM size"], rows["GPUs"]) == ("Standard_NEW_X1", "2 asked for")
+
+
+def test_the_command_line_shows_the_plan(capsys: pytest.CaptureFixture[str]):
+    show.plan(plan_of(spec_with()))
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert any(line.startswith("creates") and line.endswith("+ endpoint gpu-rn") for line in lines)
+    assert any(line.endswith(f"+ deployment blue (2 x {T4})") for line in lines)

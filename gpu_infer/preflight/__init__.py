@@ -12,7 +12,7 @@ from gpu_infer.preflight.container import without_port
 from gpu_infer.preflight.facts import ClusterFacts, OnlineFacts, WorkspaceFacts
 from gpu_infer.preflight.kubernetes import choose_instance_type
 from gpu_infer.preflight.local import check_local
-from gpu_infer.preflight.online import check_online, free_deployment_name, is_there
+from gpu_infer.preflight.online import check_online
 from gpu_infer.preflight.vm_sizes import resolve_size
 
 __all__ = [
@@ -28,8 +28,6 @@ __all__ = [
     "choose_instance_type",
     "choose_template",
     "find_local_model",
-    "free_deployment_name",
-    "is_there",
     "lint_conda",
     "makes_cluster",
     "resolve_size",

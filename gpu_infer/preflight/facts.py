@@ -86,7 +86,7 @@ class UsageFacts:
     """How much of a quota of dedicated cores is used.
 
     Args:
-        family: of VM sizes, or ``TotalDedicatedCores`` for all of the region.
+        family: of VM sizes, or the name of the quota of the whole region.
         used: cores.
         limit: cores, ``None`` where there is none.
     """
@@ -153,8 +153,9 @@ class ComputeFacts:
 
     Args:
         name: of it.
-        kind: ``kubernetes``, ``aks``, ``amlcompute``, ..., in lower case.
-        state: of its provisioning, empty where Azure does not say.
+        kind: ``kubernetes``, ``amlcompute``, ..., in lower case; empty for what azure-ai-ml does not know, such as an
+            ``AksCompute``.
+        state: of its provisioning, ``unknown`` where Azure does not say.
         instance_types: that deployments on it may name, empty where Azure does not say.
         default: of them, empty where Azure does not say.
     """
@@ -171,7 +172,6 @@ class OnlineFacts:
     """What is there before a deployment to an online endpoint.
 
     Args:
-        location: Azure region of the workspace, empty where it could not be read.
         sizes: the region's own list of VM sizes; ``None`` where it could not be read.
         usage: of the region's quotas of dedicated cores; ``None`` the same.
         endpoint: the endpoint of the name, ``None`` where there is none, or it could not be read.
@@ -180,7 +180,6 @@ class OnlineFacts:
         compute_read: whether that is known.
     """
 
-    location: str = ""
     sizes: tuple[SizeFacts, ...] | None = None
     usage: tuple[UsageFacts, ...] | None = None
     endpoint: EndpointFacts | None = None

@@ -27,14 +27,22 @@ def check_compute(spec: ServiceSpec, cluster: Cluster, facts: OnlineFacts) -> li
     if there is None:
         return _check_absent(cluster) if facts.compute_read else []
     if there.kind != "kubernetes":
-        what = "an AksCompute, which online endpoints do not run on any more" if there.kind == "aks" else there.kind
-        message = f"The compute {there.name!r} of this workspace is {what}; a Kubernetes online endpoint needs another."
+        message = (
+            f"The compute {there.name!r} of this workspace is {there.kind}, and a Kubernetes online endpoint needs one "
+            "of Kubernetes."
+        )
+        if not there.kind:
+            message = (
+                f"The compute {there.name!r} of this workspace is none of Kubernetes but of a kind that azure-ai-ml "
+                "does not know. If it is an AksCompute: online endpoints do not run on those, but on the AKS cluster "
+                "below it, attached a second time as Kubernetes."
+            )
         return [Finding("error", "cluster-type", message, _how_to_attach(there.name, cluster))]
     if there.state in _FAILED:
         message = f"Kubernetes compute {there.name!r} is there, but attaching it has ended {there.state}."
         return [Finding("error", "cluster-failed", message, "Detach it and attach it anew, or name another.")]
     findings = _check_instance_type(spec, there)
-    if there.state not in ("", "Succeeded"):
+    if there.state not in ("unknown", "Succeeded"):
         message = f"Kubernetes compute {there.name!r} is still {there.state}; Azure may refuse deployments until then."
         findings.append(Finding("warning", "cluster-creating", message))
     if spec.resources.gpus:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 from gpu_infer.catalog import VmSize, find_size, sizes
 from gpu_infer.errors import Finding
 from gpu_infer.preflight.facts import OnlineFacts, SizeFacts
@@ -17,8 +15,6 @@ MAX_INSTANCES = 50
 
 IMAGE_GB = 15.0
 """What the image with CUDA and a framework takes of a disk, unpacked, about."""
-
-AUTOSCALER = "azure.mgmt.monitor"
 
 
 def check_machine(spec: ServiceSpec, facts: OnlineFacts) -> list[Finding]:
@@ -34,7 +30,6 @@ def check_machine(spec: ServiceSpec, facts: OnlineFacts) -> list[Finding]:
         *_check_gpus(spec, vm_size, facts),
         *_check_instances(spec),
         *_check_without_meaning(spec),
-        *_check_autoscaler(spec),
     ]
 
 
@@ -129,21 +124,3 @@ def _check_without_meaning(spec: ServiceSpec) -> list[Finding]:
         "replica has a virtual machine to itself."
     )
     return [Finding("info", "resources-managed", message, "vm_size= says how large that is.")]
-
-
-def _check_autoscaler(spec: ServiceSpec) -> list[Finding]:
-    if spec.scale.max_replicas is None or _is_installed(AUTOSCALER):
-        return []
-    message = (
-        f"replicas=({spec.scale.replicas}, {spec.scale.most}): on managed online endpoints Azure Monitor scales, and "
-        "azure-mgmt-monitor, which sets it up, is not installed."
-    )
-    fix = "Run: pip install azure-mgmt-monitor. A single number for replicas= needs no autoscaler."
-    return [Finding("error", "missing-extra", message, fix)]
-
-
-def _is_installed(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # of a package above it
-        return False

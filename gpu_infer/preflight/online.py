@@ -16,7 +16,7 @@ from gpu_infer.preflight.quota import check_quota
 from gpu_infer.serving.model_finder import FoundModel
 from gpu_infer.spec import ServiceSpec
 
-__all__ = ["check_online", "free_deployment_name", "is_there"]
+__all__ = ["check_online"]
 
 MANAGED_DOOR = Door("a managed online endpoint", max_timeout=180.0)
 KUBERNETES_DOOR = Door(
@@ -34,7 +34,6 @@ MAX_ENDPOINTS, MAX_KUBERNETES_ENDPOINTS = 100, 60
 """Managed ones of a subscription in a region, and those of a cluster (the same)."""
 
 _GOING = "Deleting"
-_COLOURS = ("blue", "green")
 
 
 def check_online(
@@ -45,6 +44,7 @@ def check_online(
     *,
     model_bytes: int | None,
     today: date,
+    deployment: str = "blue",
 ) -> list[Finding]:
     """All checks of a deployment to an online endpoint but those of the model's format and of the VM size's name.
 
@@ -58,12 +58,13 @@ def check_online(
         template: that is used, ``None`` where the entry script and the conda file do without.
         model_bytes: size of the model, ``None`` where it is not known.
         today: the day that decides what is out of date.
+        deployment: name of what is created below the endpoint.
     """
     managed = spec.cluster is None
     vm_size = spec.resources.vm_size or "" if managed else ""
     return [
         *_check_name(spec),
-        *_check_endpoint(spec, facts),
+        *_check_endpoint(spec, facts, deployment),
         *(check_machine(spec, facts) if spec.cluster is None else check_compute(spec, spec.cluster, facts)),
         *(check_quota(vm_size, spec.scale, facts) if managed else []),
         *check_model(spec, vm_size, found, model_bytes, whole_machine=managed),
@@ -72,19 +73,6 @@ def check_online(
         *check_door(spec, MANAGED_DOOR if managed else KUBERNETES_DOOR),
         *check_contents(spec, template, today=today),
     ]
-
-
-def is_there(facts: OnlineFacts) -> bool:
-    """Whether there is an endpoint of the name that stays."""
-    return facts.endpoint is not None and facts.endpoint.state != _GOING
-
-
-def free_deployment_name(facts: OnlineFacts) -> str:
-    """The name of the next deployment: ``blue``, beside that ``green``, and numbers where somebody has both."""
-    there = facts.endpoint if is_there(facts) else None
-    taken = {one.name.lower() for one in (there.deployments or () if there else ())}
-    names = (*_COLOURS, *(f"blue-{number}" for number in range(2, MAX_DEPLOYMENTS + 2)))
-    return next(name for name in names if name not in taken)
 
 
 # --- inside -----------------------------------------------------------------------------------------------------------
@@ -100,32 +88,36 @@ def _check_name(spec: ServiceSpec) -> list[Finding]:
     return [Finding("error", "name", message, 'For example name="gpu-rn".')]
 
 
-def _check_endpoint(spec: ServiceSpec, facts: OnlineFacts) -> list[Finding]:
+def _check_endpoint(spec: ServiceSpec, facts: OnlineFacts, deployment: str) -> list[Finding]:
     there = facts.endpoint
-    if there is None or not is_there(facts):
-        gone: list[Finding] = []
-        if there is not None:
-            message = f"Endpoint {spec.name!r} is being deleted; a new one is made when it is gone."
-            gone.append(Finding("info", "endpoint-deleting", message))
-        return [*gone, *_check_endpoints(spec, facts)]
+    if there is None:
+        return _check_endpoints(spec, facts)
+    if there.state == _GOING:
+        message = f"Endpoint {spec.name!r} is still being deleted, and its name is free only when that is over."
+        return [Finding("error", "endpoint-deleting", message, "Try again in a minute, or give another name=.")]
     if not spec.overwrite:
         return [name_taken(spec, "an endpoint")]
     if (problem := _other_kind(spec, there)) is not None:
         return [problem]
+    return [_check_deployments(there, deployment)]
+
+
+def _check_deployments(there: EndpointFacts, deployment: str) -> Finding:
+    """What becomes of the deployments of an endpoint that gets another one."""
     deployments = there.deployments
     if deployments is not None and len(deployments) >= MAX_DEPLOYMENTS:
-        message = f"Endpoint {spec.name!r} has {len(deployments)} deployments, and takes {MAX_DEPLOYMENTS} at most."
-        return [Finding("error", "deployment-count", message, "Delete one that gets no traffic.")]
+        message = f"Endpoint {there.name!r} has {len(deployments)} deployments, and takes {MAX_DEPLOYMENTS} at most."
+        return Finding("error", "deployment-count", message, "Delete one that gets no traffic.")
     serving = [one for one in deployments or () if one.traffic] or list(deployments or ())
     if not serving:
         without = "" if deployments is None else ", without a deployment"
-        return [Finding("info", "replaces", f"Endpoint {spec.name!r} is there{without}; it is kept.")]
+        return Finding("info", "replaces", f"Endpoint {there.name!r} is there{without}; it is kept.")
     billed = "" if there.cluster else " Until then both are billed."
     message = (
-        f"Endpoint {spec.name!r} is there and serves {' and '.join(map(_shown, serving))}. Deployment "
-        f"{free_deployment_name(facts)!r} gets its requests once it is healthy, then the old one is deleted.{billed}"
+        f"Endpoint {there.name!r} is there and serves {' and '.join(map(_shown, serving))}. Deployment {deployment!r} "
+        f"gets its requests once it is healthy, then the old one is deleted.{billed}"
     )
-    return [Finding("info", "replaces", message)]
+    return Finding("info", "replaces", message)
 
 
 def _other_kind(spec: ServiceSpec, there: EndpointFacts) -> Finding | None:

@@ -14,8 +14,8 @@ from gpu_infer.spec import Scale
 
 __all__ = ["Quota", "check_quota", "cores_needed", "quota_of"]
 
-REGION = "TotalDedicatedCores"
-"""What Azure ML calls the quota of all families together."""
+REGION = ("TotalDedicatedCores", "Total Cluster Dedicated Regional vCPUs")
+"""What Azure ML calls the quota of all families together: its name, and its name for people."""
 
 _COUNTED = "clusterdedicatedvcpus"
 """What the names for people end with: ``Standard NCASv3_T4 Family Cluster Dedicated vCPUs``."""
@@ -172,7 +172,7 @@ def _that_fit(quota: Quota, facts: OnlineFacts) -> list[str]:
 
 def _check_region(quota: Quota, facts: OnlineFacts) -> list[Finding]:
     """All families of a region together have a quota too."""
-    whole = _usage_of(REGION, facts.usage or ())
+    whole = next((found for name in REGION if (found := _usage_of(name, facts.usage or ()))), None)
     if whole is None or whole.limit is None or quota.needed <= whole.limit - whole.used:
         return []
     message = (

@@ -5,15 +5,25 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from gpu_infer.bundle import FRAMEWORK_TEMPLATES
+from gpu_infer.errors import Finding
 from gpu_infer.ledger import state_folder
 from gpu_infer.progress import Event, emit
-from gpu_infer.spec import ModelRef
+from gpu_infer.spec import ModelRef, ServiceSpec
 
-__all__ = ["DOWNLOAD_SECONDS", "RUN_TAG", "UPLOAD_BYTES_PER_SECOND", "RegisteredModel", "bytes_of", "stored"]
+__all__ = [
+    "DOWNLOAD_SECONDS",
+    "RUN_TAG",
+    "UPLOAD_BYTES_PER_SECOND",
+    "RegisteredModel",
+    "bytes_of",
+    "resolve_model",
+    "stored",
+]
 
 RUN_TAG = "gpu-infer-run"
 """Tells of which deployment a model was registered: it is found by that again, from every machine."""
@@ -48,6 +58,39 @@ class RegisteredModel:
     def ref(self) -> ModelRef:
         """What names it in a spec."""
         return ModelRef(self.name, version=self.version)
+
+
+def resolve_model(
+    spec: ServiceSpec,
+    *,
+    find: Callable[[ModelRef], RegisteredModel | None],
+    missing: Callable[[ModelRef], Finding],
+    template_of: Callable[[RegisteredModel], str | None],
+) -> tuple[ServiceSpec, list[Finding]]:
+    """Give a registered model its version, and its template where none is asked for.
+
+    Args:
+        spec: what is to be deployed.
+        find: looks for a registered model.
+        missing: what is said where there is none.
+        template_of: tells a model's template, empty where it cannot, ``None`` where the model needs none.
+    """
+    if spec.model.path is not None:
+        return spec, []
+    model = find(spec.model)
+    if model is None:
+        return spec, [missing(spec.model)]
+    spec = replace(spec, model=replace(spec.model, version=model.version))
+    if spec.template is not None or (spec.entry_script is not None and spec.conda_file is not None):
+        return spec, []
+    template = template_of(model)
+    if template is None:
+        return spec, []
+    if template not in FRAMEWORK_TEMPLATES.values():
+        message = f"Of what framework the registered model {model.id!r} is cannot be told from its files."
+        fix = "Say template='tensorflow', 'torch' or 'onnx'."
+        return spec, [Finding("error", "template", message, fix)]
+    return replace(spec, template=template), []
 
 
 def stored(model: RegisteredModel, workspace: str, fetch: Callable[[Path], None]) -> Path:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from gpu_infer.bundle import FRAMEWORK_TEMPLATES, model_files
+from gpu_infer.bundle import model_files
 from gpu_infer.catalog import DEFAULT_SIZE
 from gpu_infer.errors import Finding
 from gpu_infer.plans import Plan
@@ -19,13 +20,14 @@ from gpu_infer.preflight import (
     makes_cluster,
     resolve_size,
     script_template,
+    without_port,
 )
 from gpu_infer.preflight.clusters import nodes_of, size_of
 from gpu_infer.spec import Cluster, ModelRef, Resources, Scale, ServiceSpec
 from gpu_infer.targets import records
 from gpu_infer.targets.aks import clusters, services
 from gpu_infer.targets.aks.models import find_model, framework_of, missing_model
-from gpu_infer.targets.models import bytes_of
+from gpu_infer.targets.models import RegisteredModel, bytes_of, resolve_model
 
 __all__ = ["check_scale", "make_plan"]
 
@@ -39,8 +41,13 @@ def make_plan(workspace: Any, spec: ServiceSpec) -> Plan:
     cluster = spec.cluster or Cluster()
     if spec.resources.vm_size is not None:
         cluster = replace(cluster, vm_size=spec.resources.vm_size)
-    spec, findings = _resolve_model(workspace, replace(spec, cluster=cluster))
-    spec, port_findings = _without_port(spec)
+    spec, findings = resolve_model(
+        replace(spec, cluster=cluster),
+        find=functools.partial(find_model, workspace),
+        missing=functools.partial(missing_model, workspace),
+        template_of=_template_of,
+    )
+    spec, port_findings = without_port(spec)
     found, model_findings = find_local_model(spec)
     findings += [*port_findings, *model_findings]
     compute = clusters.look(workspace, cluster.name)
@@ -100,33 +107,9 @@ def check_scale(workspace: Any, service: Any, scale: Scale) -> list[Finding]:
 # --- inside -----------------------------------------------------------------------------------------------------------
 
 
-def _resolve_model(workspace: Any, spec: ServiceSpec) -> tuple[ServiceSpec, list[Finding]]:
-    """A registered model gets its version, and its template where none is asked for."""
-    if spec.model.path is not None:
-        return spec, []
-    model = find_model(workspace, spec.model)
-    if model is None:
-        return spec, [missing_model(workspace, spec.model)]
-    spec = replace(spec, model=replace(spec.model, version=model.version))
-    if spec.template is not None or (spec.entry_script is not None and spec.conda_file is not None):
-        return spec, []
+def _template_of(model: RegisteredModel) -> str:
     tags: dict[str, str] = model.raw.tags or {}
-    template = tags.get("gpu-infer-template", "") or framework_of(model)
-    if template not in FRAMEWORK_TEMPLATES.values():
-        message = f"Of what framework the registered model {model.id!r} is cannot be told from its files."
-        fix = "Say template='tensorflow', 'torch' or 'onnx'."
-        return spec, [Finding("error", "template", message, fix)]
-    return replace(spec, template=template), []
-
-
-def _without_port(spec: ServiceSpec) -> tuple[ServiceSpec, list[Finding]]:
-    """``SERVER_PORT`` chooses a port of this machine; the router of AKS looks for the server where it always is."""
-    if "SERVER_PORT" not in spec.environment_variables:
-        return spec, []
-    variables = {name: value for name, value in spec.environment_variables.items() if name != "SERVER_PORT"}
-    message = "environment_variables: SERVER_PORT chooses a port of this machine, and is left out in Azure."
-    finding = Finding("warning", "port", message, "The scoring URI says where the service is.")
-    return replace(spec, environment_variables=variables), [finding]
+    return tags.get("gpu-infer-template", "") or framework_of(model)
 
 
 def _creates(spec: ServiceSpec, cluster: Cluster, *, exists: bool) -> list[str]:

@@ -1,71 +1,130 @@
-"""The plan of a deployment to an online endpoint: what the workspace has, what it will cost. Only reads."""
+"""The plan of an online endpoint: what the workspace has, what the checks make of it, what it will cost. Only reads."""
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from gpu_infer.bundle import FRAMEWORK_TEMPLATES
+from gpu_infer.bundle import model_files
 from gpu_infer.catalog import DEFAULT_SIZE
 from gpu_infer.errors import Finding
 from gpu_infer.plans import Plan
-from gpu_infer.preflight import choose_template, find_local_model, resolve_size, script_template
+from gpu_infer.preflight import (
+    OnlineFacts,
+    check_online,
+    choose_instance_type,
+    choose_template,
+    find_local_model,
+    resolve_size,
+    script_template,
+    without_port,
+)
+from gpu_infer.preflight.managed import gpus_listed
+from gpu_infer.preflight.quota import quota_of
 from gpu_infer.spec import ServiceSpec
 from gpu_infer.targets import records
+from gpu_infer.targets.models import RegisteredModel, bytes_of, resolve_model
 from gpu_infer.targets.online import autoscale
-from gpu_infer.targets.online.models import find_model, framework_of, missing_model
+from gpu_infer.targets.online.deployments import free_name
+from gpu_infer.targets.online.models import find_model, framework_of, is_triton, missing_model
+from gpu_infer.targets.online.reading import read_facts
 
 __all__ = ["make_plan"]
 
 
 def make_plan(client: Any, spec: ServiceSpec) -> Plan:
-    """Look at the workspace and check.
+    """Look at the workspace and check. What Azure does not tell is a finding, and stops nothing.
+
+    Args:
+        client: ``azure.ai.ml.MLClient``.
+        spec: on Kubernetes where it has a cluster, which then names an attached compute.
 
     Returns:
-        the plan; its spec names a VM size that exists and a registered model by its version.
+        the plan; its spec names a VM size that exists, or an instance type where one is known, and a registered model
+        by its version.
+
+    Raises:
+        WorkspaceError: the login is missing or refused, or the registered model cannot be looked up.
     """
-    spec, findings = _resolve_model(client, spec)
+    spec, findings = resolve_model(
+        spec,
+        find=functools.partial(find_model, client),
+        missing=functools.partial(missing_model, client),
+        template_of=functools.partial(_template_of, client),
+    )
+    spec, port_findings = without_port(spec)
     found, model_findings = find_local_model(spec)
-    findings += model_findings
-    if spec.cluster is None:
-        size, size_findings = resolve_size(
-            spec.resources.vm_size or DEFAULT_SIZE,
-            None,
-            replace_retired=spec.replace_retired,
-            today=datetime.now(UTC).date(),
-        )
-        findings += size_findings
-        spec = replace(spec, resources=replace(spec.resources, vm_size=size))
-    findings += autoscale.check(client, spec)
+    facts, unseen = read_facts(client, spec)
+    spec, size_findings = _with_machine(spec, facts)
+    load_findings = autoscale.check(client, spec)
     template, script_findings = script_template(spec) if spec.entry_script else (choose_template(spec, found), [])
-    findings += script_findings
-    nodes = 0 if spec.cluster else spec.scale.replicas
-    vm_size = "" if spec.cluster else spec.resources.vm_size or ""
+    deployment = free_name((facts.endpoint.deployments if facts.endpoint else None) or ())
+    checked = check_online(
+        spec,
+        facts,
+        found,
+        template,
+        model_bytes=bytes_of(model_files(spec.model.path.resolve())) if found and spec.model.path else None,
+        today=datetime.now(UTC).date(),
+        deployment=deployment,
+    )
+    managed = spec.cluster is None
+    vm_size, instances = (spec.resources.vm_size or "", spec.scale.replicas) if managed else ("", 0)
+    quota = quota_of(vm_size, instances, facts) if managed else None
     return Plan(
         spec=spec,
         model_format=found.format if found else "",
         template=template.name if template else "none",
-        findings=tuple(findings),
-        price_per_hour=records.cluster_price(vm_size, nodes),
-        creates=(f"endpoint {spec.name}", "deployment"),
+        findings=(
+            *findings,
+            *port_findings,
+            *model_findings,
+            *size_findings,
+            *script_findings,
+            *checked,
+            *load_findings,
+            *unseen,
+        ),
+        price_per_hour=records.cluster_price(vm_size, instances),
+        creates=tuple(_creates(spec, deployment, exists=facts.endpoint is not None)),
         vm_size=vm_size,
-        nodes=nodes,
+        nodes=instances,
+        quota=str(quota or ""),
     )
 
 
-def _resolve_model(client: Any, spec: ServiceSpec) -> tuple[ServiceSpec, list[Finding]]:
-    """A registered model gets its version, and its template where none is asked for."""
-    if spec.model.path is not None:
-        return spec, []
-    model = find_model(client, spec.model)
-    if model is None:
-        return spec, [missing_model(client, spec.model)]
-    spec = replace(spec, model=replace(spec.model, version=model.version))
-    if spec.template is not None or (spec.entry_script is not None and spec.conda_file is not None):
-        return spec, []
-    template = framework_of(client, model)
-    if template not in FRAMEWORK_TEMPLATES.values():
-        message = f"Of what framework the registered model {model.id!r} is cannot be told from its files."
-        return spec, [Finding("error", "template", message, "Say template='tensorflow', 'torch' or 'onnx'.")]
-    return replace(spec, template=template), []
+# --- inside -----------------------------------------------------------------------------------------------------------
+
+
+def _template_of(client: Any, model: RegisteredModel) -> str | None:
+    return None if is_triton(model) else framework_of(client, model)
+
+
+def _with_machine(spec: ServiceSpec, facts: OnlineFacts) -> tuple[ServiceSpec, list[Finding]]:
+    """The spec with the VM size of the instances, or the instance type of the replicas."""
+    if spec.cluster is not None:
+        chosen = choose_instance_type(spec, facts.compute)
+        return replace(spec, resources=replace(spec.resources, vm_size=chosen)), []
+    size, findings = resolve_size(
+        spec.resources.vm_size or DEFAULT_SIZE,
+        gpus_listed(facts),
+        replace_retired=spec.replace_retired,
+        today=datetime.now(UTC).date(),
+        machine="instance",
+        gpu=spec.resources.gpus > 0,
+    )
+    return replace(spec, resources=replace(spec.resources, vm_size=size)), findings
+
+
+def _creates(spec: ServiceSpec, deployment: str, *, exists: bool) -> list[str]:
+    """What is created, in that order."""
+    least, most = spec.scale.replicas, spec.scale.max_replicas
+    instances = f"{least} to {most}" if most else str(least)
+    on = spec.resources.vm_size or ("replica" if instances == "1" else "replicas")
+    where = f" on {spec.cluster.name}" if spec.cluster else ""
+    model = [] if spec.model.path is None else [f"model {spec.model.name} (registered from {spec.model.path})"]
+    endpoint = [] if exists else [f"endpoint {spec.name}"]
+    times = "x " if spec.resources.vm_size else ""
+    return [*model, *endpoint, f"deployment {deployment} ({instances} {times}{on}{where})"]
