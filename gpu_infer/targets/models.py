@@ -85,7 +85,7 @@ def resolve_model(
         return spec, []
     template = template_of(model)
     if template is None:
-        return spec, []
+        return replace(spec, codeless=spec.entry_script is None), []
     if template not in FRAMEWORK_TEMPLATES.values():
         message = f"Of what framework the registered model {model.id!r} is cannot be told from its files."
         fix = "Say template='tensorflow', 'torch' or 'onnx'."
