@@ -10,6 +10,7 @@ from pathlib import Path
 
 import places
 import pytest
+from onnx_models import save_elementwise
 from places import Place
 from short_pauses import shorten
 
@@ -28,8 +29,13 @@ EMULATED: dict[str, Callable[[], contextlib.AbstractContextManager[Place]]] = {
     "local": places.local,
     "aks": places.emulated_aks,
     "managed": places.emulated_managed,
+    "kubernetes": places.emulated_kubernetes,
 }
-LIVE = {"live-aks": places.live_aks}
+LIVE = {
+    "live-aks": places.live_aks,
+    "live-managed": places.live_managed,
+    "live-kubernetes": places.live_kubernetes,
+}
 
 HOOKS = """
 import numpy as np
@@ -74,13 +80,13 @@ def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 @pytest.fixture(scope="session")
 def twice(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An ONNX model that doubles ``x`` float32 ``[N, 4]``."""
-    return _save(tmp_path_factory.mktemp("model") / "twice.onnx", "Add")
+    return save_elementwise(tmp_path_factory.mktemp("model") / "twice.onnx")
 
 
 @pytest.fixture(scope="session")
 def square(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An ONNX model that squares ``x`` float32 ``[N, 4]``."""
-    return _save(tmp_path_factory.mktemp("model") / "square.onnx", "Mul")
+    return save_elementwise(tmp_path_factory.mktemp("model") / "square.onnx", "Mul")
 
 
 @pytest.fixture(scope="session")
@@ -99,20 +105,6 @@ def crashing(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def service(place: Place, twice: Path, hooks: Path) -> gpu_infer.Service:
     """A service that the tests of one file share."""
     return place.deploy(twice, "shared", postprocess=hooks)
-
-
-def _save(path: Path, operator: str) -> Path:
-    import onnx
-    from onnx import TensorProto, helper
-
-    graph = helper.make_graph(
-        [helper.make_node(operator, ["x", "x"], ["y"])],
-        "small",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 4])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 4])],
-    )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), str(path))
-    return path
 
 
 def _written(path: Path, text: str) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import places
 import pytest
@@ -48,6 +49,16 @@ def test_they_begin_below_the_price_and_leave_nothing_of_their_own(priced: Place
     assert [one.name for one in gpu_infer.services(priced.workspace)] == ["of-others"]
 
 
-def test_without_a_workspace_they_are_left_out() -> None:
-    with pytest.raises(pytest.skip.Exception, match=places.CONFIG), places.live_aks({}):
+@pytest.mark.parametrize(
+    ("opened", "given", "missing"),
+    [
+        (places.live_aks, {}, places.CONFIG),
+        (places.live_aks, {places.CONFIG: "config.json"}, places.AKS),
+        (places.live_managed, {places.CONFIG: "config.json"}, places.VM_SIZE),
+        (places.live_managed, {places.VM_SIZE: T4}, places.CONFIG),
+        (places.live_kubernetes, {places.CONFIG: "config.json"}, places.KUBERNETES),
+    ],
+)
+def test_a_place_of_which_nothing_is_said_is_left_out(opened: Any, given: dict[str, str], missing: str) -> None:
+    with pytest.raises(pytest.skip.Exception, match=f"{missing} is not set"), opened(given):
         pass

@@ -21,6 +21,8 @@ T4 = "Standard_NC4as_T4_v3"
 CONFIG = "GPU_INFER_LIVE_CONFIG"
 MAX_PRICE = "GPU_INFER_LIVE_MAX_PRICE"
 AKS = "GPU_INFER_LIVE_AKS"
+VM_SIZE = "GPU_INFER_LIVE_VM_SIZE"
+KUBERNETES = "GPU_INFER_LIVE_KUBERNETES"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +36,7 @@ class Place:
         cannot: what cannot be done there, and the words of the ``UnsupportedError`` that says so.
         update: what ``update()`` is given there, so that it does not wait for longer than it must.
         failure: HTTP status by which the answer of a model that has raised reaches the client.
+        free: whether a service costs nothing there, beside what was there before.
         at_once: how many times the price of one plan the tests may cost at one moment.
         live: whether it is in Azure, and costs money.
         prefix: that the names of all services of these tests begin with.
@@ -45,6 +48,7 @@ class Place:
     cannot: Mapping[str, str] = field(default_factory=dict)
     update: Mapping[str, Any] = field(default_factory=dict)
     failure: int = 500
+    free: bool = False
     at_once: int = 1
     live: bool = False
     prefix: str = "svc"
@@ -75,6 +79,7 @@ def local() -> Iterator[Place]:
     """This machine."""
     yield Place(
         name="local",
+        free=True,
         cannot={
             "scale replicas": "means nothing on the local target: one server runs",
             "rotate keys": "has no keys: it answers on 127.0.0.1 alone",
@@ -109,9 +114,37 @@ def _managed(client: Any, vm_size: str, **options: Any) -> Place:
         workspace=client,
         arguments={"vm_size": vm_size},
         update={"rollout": Rollout(steps=(20, 100), pause=0)},
-        failure=502,
+        failure=424,
         cannot={"scale workers": r"update\(workers"},
         at_once=4,  # one for each of two files, one that is made beside, and one that crashes
+        **options,
+    )
+
+
+@contextlib.contextmanager
+def emulated_kubernetes() -> Iterator[Place]:
+    """Endpoints on an AKS cluster that is attached to a workspace of the emulator, through ``azure-ai-ml``."""
+    from azure.ai.ml.entities import KubernetesCompute
+
+    number = "/subscriptions/s/resourcegroups/theirs/providers/Microsoft.ContainerService/managedClusters/their-aks"
+    with Emulator() as emulator:
+        emulator.add_aks(number, vm_size=T4, nodes=4)
+        client = emulator.ml_client()
+        gpu: Any = {"instanceTypes": {"gpu": {"resources": {"limits": {"nvidia.com/gpu": "1"}}}}}
+        client.compute.begin_attach(KubernetesCompute(name="k8s", resource_id=number, properties=gpu)).result()
+        yield _on_kubernetes(client, "k8s", "gpu")
+        assert emulator.errors == []
+
+
+def _on_kubernetes(client: Any, cluster: str, instance_type: str, **options: Any) -> Place:
+    return Place(
+        name="kubernetes",
+        workspace=client,
+        arguments={"cluster": cluster, "vm_size": instance_type},
+        update={"rollout": Rollout(steps=(20, 100), pause=0)},
+        failure=502,
+        cannot={"scale workers": r"update\(workers"},
+        free=True,
         **options,
     )
 
@@ -128,6 +161,28 @@ def _on_aks(workspace: Any, cluster: str, **options: Any) -> Place:
 
 
 # --- in Azure ---------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def live_managed(environment: Mapping[str, str]) -> Iterator[Place]:
+    """Managed endpoints in a workspace of the user's."""
+    size = _set(environment, VM_SIZE)
+    yield _managed(_live_client(environment), size, live=True, prefix=live_prefix())
+
+
+@contextlib.contextmanager
+def live_kubernetes(environment: Mapping[str, str]) -> Iterator[Place]:
+    """Endpoints on a cluster that is attached already, in a workspace of the user's."""
+    cluster, _, instance_type = _set(environment, KUBERNETES).partition("/")
+    yield _on_kubernetes(_live_client(environment), cluster, instance_type, live=True, prefix=live_prefix())
+
+
+def _live_client(environment: Mapping[str, str]) -> Any:
+    config = _set(environment, CONFIG)
+    from azure.ai.ml import MLClient
+    from azure.identity import DefaultAzureCredential
+
+    return MLClient.from_config(DefaultAzureCredential(), path=config)
 
 
 @contextlib.contextmanager
