@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from azure.core.credentials import AccessToken
     from azureml.core import Workspace
 
-__all__ = ["Mode", "forget", "ml_client", "remember", "variables", "workspace"]
+__all__ = ["Mode", "credential", "forget", "ml_client", "remember", "variables", "workspace"]
 
 Mode = Literal["subclass", "environment", "proxy"]
 _HOST = "127.0.0.1"
@@ -137,6 +137,20 @@ def ml_client(url: str) -> Any:
                 del os.environ[_ARM]
             else:
                 os.environ[_ARM] = before
+
+
+def credential(url: str) -> Any:
+    """What any client of Azure signs in with at the emulator; has this process trust its certificate.
+
+    Args:
+        url: ``Emulator.url``.
+
+    Raises:
+        ConnectionError: no emulator answers there.
+    """
+    info = _info(url)
+    _trust(info)
+    return _Credential(info)
 
 
 _ARM = "AZUREML_DEV_URL_MFE"

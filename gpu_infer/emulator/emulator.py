@@ -254,6 +254,13 @@ class Emulator:
         """The workspace, as an ``azure.ai.ml.MLClient``; see :func:`gpu_infer.emulator.ml_client`."""
         return connect.ml_client(self.url)
 
+    def credential(self) -> Any:
+        """What other clients of Azure sign in with, of ``azure-mgmt-monitor`` or ``azure-mgmt-containerservice``.
+
+        They find the emulator by ``base_url=emulator.tls_url``. This process trusts its certificate from now on.
+        """
+        return connect.credential(self.url)
+
     def billed(self) -> list[str]:
         """What is paid for: clusters that were created here by their names, and deployments of managed endpoints.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .aad.routes import ROUTES as AAD
+from .aks.routes import ROUTES as AKS
 from .arm.routes import ROUTES as ARM
 from .artifacts.routes import ROUTES as ARTIFACTS
 from .assets.registry import ROUTES as REGISTRY
@@ -26,8 +27,8 @@ __all__ = ["MANAGEMENT", "ONLINE", "TABLE"]
 ONLINE = (*USAGES, *ENDPOINTS, *DEPLOYMENTS, *ONLINE_OPERATIONS, *ASSETS, *REGISTRY, *STORAGE)
 """What azureml-core does not ask for, but azure-ai-ml does."""
 
-MANAGEMENT = (*INSIGHTS,)
-"""What neither asks for, but Azure's clients of other services: azure-mgmt-monitor."""
+MANAGEMENT = (*INSIGHTS, *AKS)
+"""What neither asks for, but Azure's clients of other services: azure-mgmt-monitor, azure-mgmt-containerservice."""
 
 TABLE = Table(
     (*ARM, *AAD, *COMPUTE, *REGION, *ARTIFACTS, *MODELS, *SERVICES, *SCORING, *ONLINE, *MANAGEMENT, *ENDPOINT_SCORING)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .aks.models import ManagedClusters
 from .artifacts.models import Artifacts
 from .assets.models import Versions
 from .compute.models import Clusters
@@ -87,6 +88,7 @@ class State:
     environments: Versions = field(default_factory=lambda: Versions("environments", "image", "condaFile", "build"))
     codes: Versions = field(default_factory=lambda: Versions("codes", "codeUri"))
     autoscale: Autoscale = field(default_factory=Autoscale)
+    managed: ManagedClusters = field(default_factory=ManagedClusters)
     rollouts: list[Rollout] = field(default_factory=list["Rollout"])
     lock: threading.RLock = field(default_factory=threading.RLock)
 

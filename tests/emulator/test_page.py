@@ -90,6 +90,11 @@ def test_the_sdk_makes_endpoints(tmp_path: Path):
     assert "/api/v1/endpoint/gpu-rn/score ['gpu-rn']" in run(tmp_path, "endpoints.py")
 
 
+def test_other_clients_have_their_calls(tmp_path: Path):
+    pytest.importorskip("azure.mgmt.containerservice", reason="azure-mgmt-containerservice is not installed")
+    assert run(tmp_path, "other_clients.py").endswith("managedClusters/gpus ['gpus']\n")
+
+
 def test_the_sdk_registers_assets(tmp_path: Path):
     pytest.importorskip("azure.ai.ml", reason="azure-ai-ml is not installed: make setup")
     assert "net 1 gpu 1\n" in run(tmp_path, "assets.py")

@@ -160,7 +160,23 @@ class Clusters:
 
     def over_quota(self, cluster: Cluster) -> dict[str, Any] | None:
         """The error of creating this cluster, if the quota does not cover it."""
-        size = catalog.find_size(cluster.aks.vm_size)
+        found = self.lacking(cluster.aks, without=cluster.aks)
+        if found is None:
+            return None
+        key, limit, used, needed = found
+        return _quota_error(cluster, key, limit=limit, used=used, needed=needed)
+
+    def lacking(self, wanted: Aks, *, without: Aks) -> tuple[str, int, int, int] | None:
+        """What the quota does not cover of a cluster's nodes.
+
+        Args:
+            wanted: the cluster.
+            without: the same as it is now: it does not count.
+
+        Returns:
+            the quota, and its limit, what is used of it and what is needed, in vCPUs; ``None``: it is covered.
+        """
+        size = catalog.find_size(wanted.vm_size)
         if size is None:
             return None
         failed = [target.aks for target in self.targets.values() if target.state == "Failed"]
@@ -171,11 +187,11 @@ class Clusters:
             used = sum(
                 _vcpus(aks)
                 for aks in self.aks.values()
-                if aks is not cluster.aks and aks not in failed and (key == "total" or key in _keys(aks.vm_size))
+                if aks is not without and aks not in failed and (key == "total" or key in _keys(aks.vm_size))
             )
-            needed = _vcpus(cluster.aks)
+            needed = _vcpus(wanted)
             if used + needed > limit:
-                return _quota_error(cluster, key, limit=limit, used=used, needed=needed)
+                return key, limit, used, needed
         return None
 
     def billed(self) -> list[str]:
