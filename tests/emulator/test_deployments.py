@@ -150,7 +150,7 @@ def test_one_with_traffic_is_not_deleted(client: Any, entities: Any, emulator: E
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"code_configuration": None}, "with a code_configuration only"),
+        ({"code_configuration": None}, "runs deployments with a code_configuration, and"),
         ({"model": "azureml:gone:7"}, "'gone:7' was not found"),
         ({"environment": "azureml:gone:7"}, "no version 7 of 'gone' among the environments"),
     ],

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import requests
 
 from gpu_infer.emulator import Emulator, Fault
 
@@ -145,6 +146,29 @@ def test_a_crash_on_kubernetes_has_a_name_of_its_own(client: Any, online: Any, e
     error = failed(client, online, endpoint="on-aks", script=CRASHES, resources=online.gpu())
     assert error.code == "DeploymentCrashLoopBackOff"
     assert "LookupError: no weights" in client.online_deployments.get_logs("blue", "on-aks", lines=500)
+
+
+RAISES = "def init(): ...\n\n\ndef run(data):\n    raise ValueError('bad luck')\n"
+
+
+@running
+def test_a_model_that_raises_is_told_as_its_kind_does(client: Any, online: Any, emulator: Emulator) -> None:
+    online.on_kubernetes(client, emulator)
+    pollers = [
+        client.online_deployments.begin_create_or_update(online.deployment(script=RAISES, **options))
+        for options in ({}, {"endpoint": "on-aks", "resources": online.gpu()})
+    ]
+    for poller in pollers:
+        assert poller.result().provisioning_state == "Succeeded"
+    answers: list[requests.Response] = []
+    for name in ("gpu-rn", "on-aks"):
+        endpoint = client.online_endpoints.get(name)
+        key = client.online_endpoints.get_keys(name).primary_key
+        headers = {"Authorization": f"Bearer {key}", "azureml-model-deployment": "blue"}
+        answers.append(requests.post(endpoint.scoring_uri, data="{}", headers=headers, timeout=30))
+    assert [answer.status_code for answer in answers] == [424, 502]
+    assert [answer.headers.get("x-ms-run-function-failed") for answer in answers] == ["True", "True"]
+    assert [answer.headers.get("ms-azureml-model-error-statuscode") for answer in answers] == ["500", None]
 
 
 def test_pods_need_gpus_and_an_instance_type(client: Any, online: Any, emulator: Emulator, steps: Any) -> None:

@@ -90,6 +90,13 @@ def test_the_sdk_makes_endpoints(tmp_path: Path):
     assert "/api/v1/endpoint/gpu-rn/score ['gpu-rn']" in run(tmp_path, "endpoints.py")
 
 
+def test_deployments_share_the_traffic(tmp_path: Path):
+    pytest.importorskip("azure.ai.ml", reason="azure-ai-ml is not installed: make setup")
+    answers = ["blue"] * 6 + ["green"] * 2
+    printed = f"{{'blue': 75, 'green': 25}} {answers} ['gpu-rn/blue', 'gpu-rn/green']\n"
+    assert run(tmp_path, "blue_green.py").endswith(printed)  # after the SDK's dots
+
+
 def test_other_clients_have_their_calls(tmp_path: Path):
     pytest.importorskip("azure.mgmt.containerservice", reason="azure-mgmt-containerservice is not installed")
     assert run(tmp_path, "other_clients.py").endswith("managedClusters/gpus ['gpus']\n")

@@ -12,6 +12,7 @@ from ..scoring.rollout import Layout
 from ..services.layout import model_files
 from ..state import CONTAINER, State
 from ..wire import Refusal, mapping
+from . import triton
 from .models import MOST_INSTANCES, Limits, Spec
 
 __all__ = ["build_problem", "spec"]
@@ -46,19 +47,22 @@ def spec(state: State, body: Mapping[str, Any]) -> Spec:
 def _files(state: State, properties: Mapping[str, Any]) -> Layout:
     code = mapping(properties.get("codeConfiguration"))
     script = str(code.get("scoringScript") or "")
-    if not code.get("codeId") or not script:
-        message = "The emulator runs deployments with a code_configuration only: without code there is nothing to run."
-        raise Refusal(400, "BadRequest", message)
-    name, version = _asset(code["codeId"], "codes")
-    address = str(state.codes.find(name, version).properties.get("codeUri"))
-    files = _code_files(state, address)
+    model: list[tuple[Path, str, bool]] = []
+    kind = ""
     if properties.get("model"):
         name, version = _asset(properties["model"], "models")
-        files += model_files(f"{name}:{version}", state.artifacts, state.models)
+        model = model_files(f"{name}:{version}", state.artifacts, state.models)
+        found = state.models.find(f"{name}:{version}")
+        kind = str(found.fields.get("modelType")) if found else ""
+    if code.get("codeId") and script:
+        name, version = _asset(code["codeId"], "codes")
+        files = _code_files(state, str(state.codes.find(name, version).properties.get("codeUri")))
+    else:
+        script, files = triton.SCRIPT, triton.files(kind, model)
     if properties.get("environmentId"):
         state.environments.find(*_asset(properties["environmentId"], "environments"))
     variables = {key: str(value) for key, value in mapping(properties.get("environmentVariables")).items()}
-    return Layout(script, variables, tuple(files))
+    return Layout(script, variables, (*files, *model))
 
 
 def _asset(number: Any, kind: str) -> tuple[str, str]:

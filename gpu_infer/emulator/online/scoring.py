@@ -8,6 +8,7 @@ from ..scoring.forwarding import forward, routes
 from ..scoring.rollout import Rollout
 from ..state import State
 from ..wire import Refusal, Request, Response
+from . import triton
 
 __all__ = ["ROUTES"]
 
@@ -19,6 +20,7 @@ _CHOICE = "azureml-model-deployment"
 def _score(state: State, request: Request) -> Response:
     """Choose under the lock, and be counted there: who is chosen answers, even if the next moment it is removed."""
     name, wanted = request.args["name"], request.headers.get(_CHOICE, "")
+    below = f"/endpoint/{name}"
     with state.lock:
         state.operations.end_due()
         endpoint = state.endpoints.find(name)
@@ -27,10 +29,12 @@ def _score(state: State, request: Request) -> Response:
         if rollout:
             rollout.enter()
         if copied and copied.rollout:
-            _copy(state, copied.rollout, request, below=f"/endpoint/{name}", what=f"deployment {copied.name}")
+            asked = triton.led(request, below) if copied.spec.files.entry_script == triton.SCRIPT else request
+            _copy(state, copied.rollout, asked, below=below, what=f"deployment {copied.name}")
     try:
         front = rollout.front if rollout else None
-        return forward(state, front, request, below=f"/endpoint/{name}", what=f"deployment {deployment.name}")
+        asked = triton.led(request, below) if deployment.spec.files.entry_script == triton.SCRIPT else request
+        return forward(state, front, asked, below=below, what=f"deployment {deployment.name}")
     finally:
         if rollout:
             rollout.leave()
