@@ -61,7 +61,7 @@ class Quota:
         elif self.usage.limit is None:
             has = f"{self.family} has no limit"
         else:
-            has = f"{self.usage.used} of {self.usage.limit} used in {self.family}"
+            has = f"{self.usage.used:,} of {self.usage.limit:,} used in {self.family}"
         return f"{self.arithmetic} cores; {has}"
 
 

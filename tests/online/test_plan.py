@@ -12,7 +12,7 @@ import pytest
 import gpu_infer
 from gpu_infer.catalog import sizes
 from gpu_infer.emulator import Emulator, Fault
-from gpu_infer.errors import WorkspaceError
+from gpu_infer.errors import PreflightError, WorkspaceError
 from gpu_infer.plans import Plan
 from gpu_infer.preflight.facts import ComputeFacts, InstanceTypeFacts, SizeFacts, UsageFacts
 from gpu_infer.spec import Cluster, ModelRef, Resources, Scale, ServiceSpec
@@ -470,7 +470,7 @@ def test_without_a_login_there_is_no_plan(client: Any, region: Region, spec_of: 
         make_plan(client, spec_of())
 
 
-# --- the way in -------------------------------------------------------------------------------------------------------
+# --- the way in, with what the emulator has of region and computes ----------------------------------------------------
 
 
 def test_a_name_that_we_made_up_gets_a_number(client: Any, network: Path, script: Path, deployed: str):
@@ -488,3 +488,43 @@ def test_plan_takes_an_ml_client(client: Any, network: Path, script: Path):
     assert "endpoint      managed, new" in text
     assert "$1.05 per hour, $768 per month" in text
     assert {size.name for size in sizes()} >= {made.vm_size}
+
+
+@pytest.fixture
+def whole(emulator: Emulator) -> Iterator[Any]:
+    """A client that asks the emulator for everything."""
+    yield emulator.ml_client()
+    emulator.set_quota("standard NCASv3_T4 Family", 10_000)
+
+
+def test_a_deployment_without_quota_creates_nothing(network: Path, script: Path, home: Path):
+    asked = {"name": "short", "vm_size": T4, "template": "onnx", "entry_script": script}
+    with Emulator(run_services=False, quota={"standard NCASv3_T4 Family": 11}) as emulator:
+        client = emulator.ml_client()
+        assert codes(gpu_infer.plan(network, client, **asked, replicas=1)) == []
+        with pytest.raises(PreflightError, match=r"needs 12 = ceil\(1.2 x 2\) x 4 cores; used 0 of 11") as caught:
+            gpu_infer.deploy(network, client, **asked, replicas=2)
+        assert {call.method for call in emulator.requests} <= {"GET", "CONNECT"}
+    assert "Or lower replicas= to 1." in str(caught.value)
+
+
+def test_what_serves_takes_of_the_quota_of_what_comes(emulator: Emulator, whole: Any, spec_of: SpecOf, deployed: str):
+    used = 12  # ceil(1.2 x 2) x 4, which the endpoint of the fixture holds
+    emulator.set_quota("standard NCASv3_T4 Family", used + 8)
+    made = make_plan(whole, spec_of(deployed, overwrite=True))
+    assert codes(made) == [("info", "replaces")]
+    assert made.quota == f"8 = ceil(1.2 x 1) x 4 cores; {used} of 20 used in standard NCASv3_T4 Family"
+    emulator.set_quota("standard NCASv3_T4 Family", used + 7)
+    assert [finding.code for finding in make_plan(whole, spec_of(deployed, overwrite=True)).errors] == ["quota"]
+
+
+def test_an_attached_cluster_of_the_emulator(emulator: Emulator, whole: Any, spec_of: SpecOf):
+    from azure.ai.ml.entities import KubernetesCompute
+
+    emulator.add_aks(AKS_ID, vm_size=T4, nodes=2)
+    types = {"gpu": {"resources": {"limits": {"nvidia.com/gpu": "1", "cpu": "3", "memory": "16Gi"}}}}
+    properties = {"instanceTypes": types, "defaultInstanceType": "gpu"}
+    whole.compute.begin_attach(KubernetesCompute(name="k8s", resource_id=AKS_ID, properties=properties)).result()
+    made = make_plan(whole, on_kubernetes(spec_of, scale=Scale(2)))
+    assert codes(made) == [("info", "cluster-size-unknown")]
+    assert made.creates[-1] == "deployment blue (2 x gpu on k8s)"
