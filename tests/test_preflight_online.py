@@ -503,6 +503,11 @@ def test_a_deployment_on_kubernetes_that_fits():
     assert check(on_kubernetes(resources=Resources(0))) == []
 
 
+def test_a_cluster_that_is_attached_by_this_call_need_not_be_there_yet() -> None:
+    spec = on_kubernetes(cluster=Cluster.attach(AKS_ID, name="k8s"))
+    assert on_cluster(spec, compute=None) == []
+
+
 ON_KUBERNETES: list[tuple[str, ServiceSpec, dict[str, Any], str, str, str]] = [
     (
         "absent",
@@ -512,16 +517,8 @@ ON_KUBERNETES: list[tuple[str, ServiceSpec, dict[str, Any], str, str, str]] = [
         "cluster-missing",
         (
             "There is no compute 'k8s' in the workspace, and azure-ai-ml creates no Kubernetes clusters: one that "
-            "exists has to be attached. `az ml compute attach --type Kubernetes --name k8s --resource-id ID` "
+            "exists has to be attached. cluster=Cluster.attach(its resource id, name='k8s') attaches one, on which "
         ),
-    ),
-    (
-        "absent-with-its-id",
-        on_kubernetes(cluster=Cluster.attach(AKS_ID, name="k8s")),
-        {"compute": None},
-        "error",
-        "cluster-missing",
-        f"--name k8s --resource-id {AKS_ID}` attaches one",
     ),
     (
         "of-the-first-kind",

@@ -6,7 +6,7 @@ from gpu_infer.errors import Finding
 from gpu_infer.preflight.facts import ComputeFacts, InstanceTypeFacts, OnlineFacts
 from gpu_infer.spec import DEFAULT_CPU_CORES, DEFAULT_MEMORY_GB, Cluster, ServiceSpec
 
-__all__ = ["check_compute", "choose_instance_type"]
+__all__ = ["check_absent", "check_compute", "choose_instance_type"]
 
 _FAILED = ("Failed", "Canceled")
 _MAKE = (
@@ -25,7 +25,7 @@ def check_compute(spec: ServiceSpec, cluster: Cluster, facts: OnlineFacts) -> li
     """
     there = facts.compute
     if there is None:
-        return _check_absent(cluster) if facts.compute_read else []
+        return check_absent(cluster) if facts.compute_read and cluster.resource_id is None else []
     if there.kind != "kubernetes":
         message = (
             f"The compute {there.name!r} of this workspace is {there.kind}, and a Kubernetes online endpoint needs one "
@@ -73,10 +73,8 @@ def choose_instance_type(spec: ServiceSpec, there: ComputeFacts | None) -> str |
     return None if smallest is None else smallest.name
 
 
-# --- inside -----------------------------------------------------------------------------------------------------------
-
-
-def _check_absent(cluster: Cluster) -> list[Finding]:
+def check_absent(cluster: Cluster) -> list[Finding]:
+    """What there is to say where a workspace has no compute of a cluster's name, and none can be attached."""
     message = (
         f"There is no compute {cluster.name!r} in the workspace, and azure-ai-ml creates no Kubernetes clusters: one "
         "that exists has to be attached."
@@ -84,11 +82,14 @@ def _check_absent(cluster: Cluster) -> list[Finding]:
     return [Finding("error", "cluster-missing", message, _how_to_attach(cluster.name, cluster))]
 
 
+# --- inside -----------------------------------------------------------------------------------------------------------
+
+
 def _how_to_attach(name: str, cluster: Cluster) -> str:
-    what = cluster.resource_id or "ID"
+    what = f"{cluster.resource_id!r}" if cluster.resource_id else "its resource id"
     return (
-        f"`az ml compute attach --type Kubernetes --name {name} --resource-id {what}` attaches one, on which the "
-        "Azure ML extension is installed. Without cluster= the endpoint is a managed one."
+        f"cluster=Cluster.attach({what}, name={name!r}) attaches one, on which the Azure ML extension is installed. "
+        "Without cluster= the endpoint is a managed one."
     )
 
 

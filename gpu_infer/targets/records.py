@@ -32,9 +32,11 @@ __all__ = [
     "entries",
     "find",
     "forget",
+    "inherit",
     "is_abandoned",
     "lifetime_tags",
     "new_run",
+    "own_tags",
     "read_tags",
     "remember_service",
     "removal_order",
@@ -122,6 +124,15 @@ def take_over(entries: Sequence[Entry], **changes: Any) -> list[Entry]:
     return settle_all(entries, owner=_me(), **changes)
 
 
+def inherit(key: str, name: str, run: Run) -> bool:
+    """Take over a cluster that its maker has left behind, which the next ``sweep()`` would delete below our service."""
+    entry = find(key, CLUSTER, name)
+    if entry is None or not is_abandoned(entry):
+        return False
+    take_over([entry], state="creating", run=run.id, kept=run.kept, block=False, expires=run.expires)
+    return True
+
+
 def remember_service(cluster: Entry, name: str) -> Entry:
     """Note on a cluster which service it has had: asked by that name, it is found when the service is gone."""
     names: list[str] = cluster.details.get("services", [])
@@ -193,17 +204,22 @@ def tags_of(
         cluster: whose nodes they are: ``created`` by this call, ``attached`` by it, or ``existing`` before; empty where
             there is none.
     """
+    script = {f"{_PREFIX}script": "own" if spec.entry_script is not None else "bundled"}
+    return {**spec.tags, **own_tags(run, created=created, nodes=nodes, cluster=cluster), **script}
+
+
+def own_tags(run: Run, *, created: float, nodes: Mapping[str, Any], cluster: str = "") -> dict[str, str]:
+    """Our tags of whatever a run creates; see ``tags_of()``."""
     ours = {
         "owner": _user(),
         "created": str(int(created)),
         "run": run.id,
         "nodes": f"{nodes['nodes']} x {nodes['vm_size']}",
         **({"cluster": cluster} if cluster else {}),
-        "script": "own" if spec.entry_script is not None else "bundled",
     }
     # That it is kept for good is said when it is done: no other machine could see that its maker was killed before.
     life = lifetime_tags(kept=run.kept and run.expires is not None, expires=run.expires or created + DEFAULT_TTL)
-    return {**spec.tags, **{_PREFIX + name: value for name, value in ours.items()}, **life}
+    return {**{_PREFIX + name: value for name, value in ours.items()}, **life}
 
 
 def run_tag(run: Run) -> dict[str, str]:

@@ -107,20 +107,11 @@ def ensure_cluster(workspace: Any, cluster: Cluster, run: records.Run, *, timeou
     # Another process of this machine that creates the same one is waited for, and then its cluster is used.
     with exclusive(_lock_name(key, cluster.name), wait=_LOCK_SECONDS):
         compute = _usable(workspace, cluster, left)
-        ours = compute is None or _inherit(key, cluster.name, run)
+        ours = compute is None or records.inherit(key, cluster.name, run)
         if compute is None:
             compute = _create(workspace, cluster, run)
     _wait(compute, cluster.name, left)
     return compute, ours
-
-
-def _inherit(key: str, name: str, run: records.Run) -> bool:
-    """Take over a cluster that its maker has left behind, which the next ``sweep()`` would delete below our service."""
-    entry = records.find(key, records.CLUSTER, name)
-    if entry is None or not records.is_abandoned(entry):
-        return False
-    records.take_over([entry], state="creating", run=run.id, kept=run.kept, block=False, expires=run.expires)
-    return True
 
 
 def delete_cluster(workspace: Any, entry: Entry, *, timeout: float) -> None:

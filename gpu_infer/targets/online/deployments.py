@@ -16,7 +16,7 @@ from gpu_infer.spec import Scale
 from gpu_infer.targets import records
 from gpu_infer.targets.base import Deployment, State
 from gpu_infer.targets.calls import ask, call, deadline
-from gpu_infer.targets.online import autoscale, endpoints
+from gpu_infer.targets.online import autoscale, compute, endpoints
 from gpu_infer.targets.online.inference import kubernetes_scale
 from gpu_infer.targets.online.sdk import (
     begin,
@@ -326,6 +326,7 @@ def deployment_of(client: Any, endpoint: Any, there: Sequence[Any], entry: Entry
         state=_state(endpoint, there, serving),
         scoring_uri=endpoint.scoring_uri or "",
         price_per_hour=sum(price_of(one) for one in there),
+        cluster=compute.name_of(endpoint),
         model=_model_of(serving) if serving else "",
         created=entry.created if entry else known.get("created", 0.0),
         expires=entry.expires if entry else known.get("expires"),

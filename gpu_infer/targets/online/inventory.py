@@ -6,25 +6,27 @@ from typing import Any
 
 from gpu_infer.ledger import Entry
 from gpu_infer.targets import records
-from gpu_infer.targets.online import autoscale, deployments, endpoints
+from gpu_infer.targets.online import autoscale, compute, deployments, endpoints
 from gpu_infer.targets.online.sdk import key_of, state_of
 
 __all__ = ["state_of_entry", "tagged"]
 
 
 def tagged(client: Any) -> list[Entry]:
-    """What the tags of the workspace's endpoints and deployments tell of, and settings whose deployment is gone.
+    """What the tags of endpoints, deployments and computes tell of, and autoscale settings whose deployment is gone.
 
     Raises:
         WorkspaceError: the workspace refused or did not answer.
     """
     key = key_of(client)
     found: list[Entry] = []
+    lives: dict[str, dict[str, Any]] = {}
     for endpoint in endpoints.list_endpoints(client):
         life = records.read_tags(endpoint.tags)
         if not life:
             continue
         found.append(records.unwritten(key, records.SERVICE, endpoint.name, life))
+        lives[compute.name_of(endpoint)] = life
         for one in deployments.list_deployments(client, endpoint.name):
             known = records.read_tags(one.tags)
             if known:
@@ -32,6 +34,12 @@ def tagged(client: Any) -> list[Entry]:
                 known = {**known, "kept": life["kept"], "expires": life["expires"]}
                 name = deployments.entry_name(endpoint.name, one.name)
                 found.append(records.unwritten(key, records.DEPLOYMENT, name, known))
+    for one in compute.list_computes(client):
+        known = records.read_tags(one.tags)
+        if known:
+            life = lives.get(one.name, known)  # how long a compute lives is changed on the endpoint, too
+            known = {**known, "kept": life["kept"], "expires": life["expires"]}
+            found.append(records.unwritten(key, records.CLUSTER, one.name, known))
     there = {one.name.lower() for one in found}
     orphans = [one for one in autoscale.settings(client) if one.name.lower() not in there and not _serves(client, one)]
     return [*found, *orphans]
@@ -46,7 +54,9 @@ def state_of_entry(client: Any, entry: Entry) -> str:
     if entry.kind == records.AUTOSCALE:
         setting = autoscale.look(client, entry)
         return "absent" if setting is None else "Enabled" if setting.enabled else "Disabled"
-    if entry.kind == records.SERVICE:
+    if entry.kind == records.CLUSTER:
+        found = compute.look(client, entry.name, twice=True)
+    elif entry.kind == records.SERVICE:
         found = endpoints.look(client, entry.name, twice=True)
     else:
         endpoint, _, name = entry.name.partition("/")

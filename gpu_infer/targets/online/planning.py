@@ -88,7 +88,7 @@ def make_plan(client: Any, spec: ServiceSpec) -> Plan:
             *unseen,
         ),
         price_per_hour=records.cluster_price(vm_size, instances),
-        creates=tuple(_creates(spec, deployment, exists=facts.endpoint is not None)),
+        creates=tuple(_creates(spec, deployment, facts)),
         vm_size=vm_size,
         nodes=instances,
         quota=str(quota or ""),
@@ -118,13 +118,15 @@ def _with_machine(spec: ServiceSpec, facts: OnlineFacts) -> tuple[ServiceSpec, l
     return replace(spec, resources=replace(spec.resources, vm_size=size)), findings
 
 
-def _creates(spec: ServiceSpec, deployment: str, *, exists: bool) -> list[str]:
+def _creates(spec: ServiceSpec, deployment: str, facts: OnlineFacts) -> list[str]:
     """What is created, in that order."""
     least, most = spec.scale.replicas, spec.scale.max_replicas
     instances = f"{least} to {most}" if most else str(least)
     on = spec.resources.vm_size or ("replica" if instances == "1" else "replicas")
     where = f" on {spec.cluster.name}" if spec.cluster else ""
     model = [] if spec.model.path is None else [f"model {spec.model.name} (registered from {spec.model.path})"]
-    endpoint = [] if exists else [f"endpoint {spec.name}"]
+    endpoint = [] if facts.endpoint is not None else [f"endpoint {spec.name}"]
+    attached = spec.cluster.resource_id if spec.cluster and facts.compute is None else None
+    cluster = [f"cluster {spec.cluster.name} (attached from {attached})"] if spec.cluster and attached else []
     times = "x " if spec.resources.vm_size else ""
-    return [*model, *endpoint, f"deployment {deployment} ({instances} {times}{on}{where})"]
+    return [*cluster, *model, *endpoint, f"deployment {deployment} ({instances} {times}{on}{where})"]

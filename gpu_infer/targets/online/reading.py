@@ -22,7 +22,7 @@ from gpu_infer.spec import Cluster, ServiceSpec
 from gpu_infer.targets.calls import NoAnswerError, ask, call_timeout
 from gpu_infer.targets.online.sdk import is_absent, state_of, status_of
 
-__all__ = ["Reading", "read_facts"]
+__all__ = ["Reading", "compute_facts", "read_facts"]
 
 READ_SECONDS = 60.0
 """For one look at the workspace: the SDK goes on for as long as Azure asks it to wait, and a plan must not."""
@@ -98,6 +98,21 @@ def read_region(reading: Reading, facts: OnlineFacts) -> OnlineFacts:
         facts,
         sizes=reading.look("the region's VM sizes", lambda: _sizes(compute.list_sizes()), None),
         usage=reading.look("the region's quotas", lambda: _usage(compute.list_usage()), None),
+    )
+
+
+def compute_facts(found: Any) -> ComputeFacts:
+    """A compute of the SDK as data."""
+    properties: dict[str, Any] = getattr(found, "properties", None) or {}
+    types: dict[str, dict[str, Any] | None] = properties.get("instanceTypes") or properties.get("instance_types") or {}
+    default = properties.get("defaultInstanceType") or properties.get("default_instance_type") or ""
+    kind = str(found.type or "").lower()
+    return ComputeFacts(
+        name=found.name,
+        kind="" if "unsupported" in kind else kind,
+        state=state_of(found),
+        instance_types=tuple(_instance_type(name, given) for name, given in types.items()),
+        default=str(default),
     )
 
 
@@ -200,7 +215,7 @@ def _read_compute(reading: Reading, cluster: Cluster, facts: OnlineFacts) -> Onl
 
     def read() -> ComputeFacts | None:
         try:
-            return _compute(reading.client.compute.get(cluster.name))
+            return compute_facts(reading.client.compute.get(cluster.name))
         except Exception as error:
             if is_absent(error):
                 return None
@@ -208,20 +223,6 @@ def _read_compute(reading: Reading, cluster: Cluster, facts: OnlineFacts) -> Onl
 
     found = reading.look(f"the compute {cluster.name!r}", read, unseen)
     return replace(facts, compute=None if found is unseen else found, compute_read=found is not unseen)
-
-
-def _compute(found: Any) -> ComputeFacts:
-    properties: dict[str, Any] = getattr(found, "properties", None) or {}
-    types: dict[str, dict[str, Any] | None] = properties.get("instanceTypes") or properties.get("instance_types") or {}
-    default = properties.get("defaultInstanceType") or properties.get("default_instance_type") or ""
-    kind = str(found.type or "").lower()
-    return ComputeFacts(
-        name=found.name,
-        kind="" if "unsupported" in kind else kind,
-        state=state_of(found),
-        instance_types=tuple(_instance_type(name, given) for name, given in types.items()),
-        default=str(default),
-    )
 
 
 def _instance_type(name: str, given: dict[str, Any] | None) -> InstanceTypeFacts:

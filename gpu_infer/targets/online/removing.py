@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from gpu_infer.errors import GpuInferError
+from gpu_infer.errors import GpuInferError, TeardownError
 from gpu_infer.ledger import Entry
 from gpu_infer.progress import Event, emit
 from gpu_infer.targets import records
-from gpu_infer.targets.online import autoscale, deployments, endpoints
+from gpu_infer.targets.online import autoscale, compute, deployments, endpoints
 from gpu_infer.targets.online.models import archive_models_of
 from gpu_infer.targets.online.sdk import key_of
 
@@ -18,10 +18,16 @@ DELETE_SECONDS = 2400.0
 """For an endpoint to be gone: some minutes as a rule."""
 
 
-def delete(client: Any, name: str, *, model: bool) -> None:
-    """The endpoint with all its deployments, then the models that we have registered for it.
+def delete(client: Any, name: str, *, cluster: bool, model: bool) -> None:
+    """The endpoint with all its deployments, then its compute if it is ours, then the models registered for it.
 
     From the first moment on all of it counts as being removed: wherever this process ends, ``sweep()`` goes on.
+
+    Args:
+        client: of the workspace.
+        name: of the endpoint.
+        cluster: whether the Kubernetes compute goes, too; one that we have not attached stays.
+        model: whether the models that we have registered for it go, too.
 
     Raises:
         TeardownError: something is left.
@@ -29,22 +35,34 @@ def delete(client: Any, name: str, *, model: bool) -> None:
     """
     entry = records.find(key_of(client), records.SERVICE, name)
     below = _deployments_below(client, name)
-    endpoint = endpoints.look(client, name) if entry is None and model else None
+    endpoint = endpoints.look(client, name) if entry is None and (model or cluster) else None
     run = entry.details["run"] if entry else records.read_tags(endpoint.tags if endpoint else None).get("run", "")
-    going = records.take_over([*([] if entry is None else [entry]), *below], state="deleting")
+    kubernetes = _compute_below(client, name, entry, endpoint) if cluster else None
+    all_of_it = [*([] if entry is None else [entry]), *below]
+    going = records.take_over([*all_of_it, *([] if kubernetes is None else [kubernetes])], state="deleting")
+    users: list[str] = []
     try:
         there = deployments.list_deployments(client, name)
         endpoints.delete_endpoint(client, name, timeout=DELETE_SECONDS)
         autoscale.drop(client, there)
+        for one in all_of_it:
+            records.forget(one)
+        if kubernetes is not None:
+            users = _users_of(client, kubernetes)
+            if not users:
+                _remove_compute(client, kubernetes)
     except BaseException:
         records.settle_all(going, state="failed")  # given up, so the next sweep() has it
         raise
-    for one in going:
-        records.forget(one)
+    if cluster and kubernetes is None:
+        emit(Event(name, "delete_cluster", "warning", "its cluster stays: this library has not attached it"))
     if model:
         archived = archive_models_of(client, run) if run else []
         if not archived:
             emit(Event(name, "delete_model", "warning", "its model stays: it was not registered for this service"))
+    if kubernetes is not None and users:
+        records.settle_all([kubernetes])  # as it was before
+        raise _still_used(kubernetes, users)
 
 
 def drop_deployment(client: Any, endpoint: str, name: str) -> None:
@@ -83,6 +101,12 @@ def remove(client: Any, entry: Entry) -> None:
         autoscale.remove(client, entry)
         records.forget(entry)
         return
+    if entry.kind == records.CLUSTER:
+        users = _users_of(client, entry)
+        if users:
+            raise _still_used(entry, users)
+        _remove_compute(client, entry)
+        return
     there = deployments.list_deployments(client, entry.name)
     endpoints.delete_endpoint(client, entry.name, timeout=DELETE_SECONDS)
     autoscale.drop(client, there)
@@ -96,7 +120,7 @@ def roll_back(client: Any, run: records.Run, error: BaseException) -> None:
     made = [one for one in records.entries(key_of(client)) if one.details["run"] == run.id]
     # The endpoint takes its deployments along.
     whole = {one.name for one in made if one.kind == records.SERVICE}
-    alone = [one for one in made if one.kind == records.SERVICE or one.name.partition("/")[0] not in whole]
+    alone = [one for one in made if one.kind != records.DEPLOYMENT or one.name.partition("/")[0] not in whole]
     # Given up before it is removed: whatever comes in between, the next sweep() has it.
     records.settle_all(made, state="failed")
     for entry in alone:
@@ -119,6 +143,42 @@ def _deployments_below(client: Any, endpoint: str) -> list[Entry]:
     below = f"{endpoint}/"
     found = records.entries(key_of(client))
     return [one for one in found if one.kind == records.DEPLOYMENT and one.name.startswith(below)]
+
+
+def _compute_below(client: Any, name: str, entry: Entry | None, endpoint: Any | None) -> Entry | None:
+    """The Kubernetes compute of an endpoint where this library has attached it: by the ledger, else by its tags.
+
+    Where the endpoint is gone already, the compute remembers which it had.
+    """
+    key = key_of(client)
+    known = entry.details.get("cluster", "") if entry is not None else compute.name_of(endpoint)
+    if not known:
+        written = records.entries(key)
+        return next((one for one in written if name in one.details.get("services", ())), None)
+    below = records.find(key, records.CLUSTER, known)
+    if below is None:
+        found = compute.look(client, known)
+        tags = records.read_tags(found.tags if found is not None else None)
+        below = records.adopt(records.unwritten(key, records.CLUSTER, known, tags)) if tags else None
+    return below if below is None else records.remember_service(below, name)
+
+
+def _users_of(client: Any, entry: Entry) -> list[str]:
+    """The endpoints that are on a compute."""
+    there = endpoints.list_endpoints(client)
+    return [one.name for one in there if compute.name_of(one).lower() == entry.name.lower()]
+
+
+def _still_used(entry: Entry, users: list[str]) -> TeardownError:
+    message = (
+        f"Cluster {entry.name!r} is still attached: other endpoints are on it ({', '.join(users)}). Delete those first."
+    )
+    return TeardownError(message, left=[f"cluster {entry.name!r}"])
+
+
+def _remove_compute(client: Any, entry: Entry) -> None:
+    compute.detach(client, entry, timeout=DELETE_SECONDS)
+    records.forget(entry)
 
 
 def _to_hundred(traffic: dict[str, int]) -> dict[str, int]:

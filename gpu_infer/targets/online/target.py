@@ -25,7 +25,7 @@ from gpu_infer.spec import Rollout, Scale, ServiceSpec
 from gpu_infer.targets import records
 from gpu_infer.targets.base import Deployment
 from gpu_infer.targets.models import RegisteredModel
-from gpu_infer.targets.online import deployments, endpoints, inventory, parking, removing
+from gpu_infer.targets.online import compute, deployments, endpoints, inventory, parking, removing
 from gpu_infer.targets.online.inference import deployment_entity
 from gpu_infer.targets.online.models import find_model, missing_model, register_model
 from gpu_infer.targets.online.planning import make_plan
@@ -82,10 +82,13 @@ class OnlineTarget:
             fix = f"Use overwrite=True, another name, or gpu_infer.attach({spec.name!r}, ml_client)."
             raise PreflightError([Finding("error", "name-taken", message, fix)])
         existed = endpoint is not None
+        spec, attached = compute.prepare(self.client, spec, run)
         model = self._model(spec, template, run.id)
-        tags = records.tags_of(spec, run, created=time.time(), nodes=_nodes(spec))
+        whose = "" if spec.cluster is None else "attached" if attached else "existing"
+        tags = records.tags_of(spec, run, created=time.time(), nodes=_nodes(spec), cluster=whose)
         if endpoint is None:
-            details = {"model": model.id, "attached": False, **_nodes(spec)}
+            below = {"cluster": spec.cluster.name} if spec.cluster else {}
+            details = {"model": model.id, "attached": False, **below, **_nodes(spec)}
             endpoint = endpoints.create_endpoint(self.client, spec, run, tags=tags, details=details)
         there = deployments.list_deployments(self.client, spec.name)
         name = deployments.free_name(there)
@@ -101,6 +104,7 @@ class OnlineTarget:
             own_script=spec.entry_script is not None or spec.codeless,
             kserve=spec.codeless,
             model_ref=model.ref,
+            cluster_created=attached,
             hand_over=functools.partial(self._hand_over, spec.name, run),
             give_up=drop if existed else None,
         )
@@ -261,7 +265,7 @@ class OnlineTarget:
         """Note that the service is used in a ``with`` block: it is nobody's once this process has ended."""
         entry = self._entry(name)
         if entry is not None and not entry.details["kept"]:
-            records.settle_all(self._all_of(name), block=True)
+            records.settle_all(self._all_of(name, run=entry.details["run"]), block=True)
 
     def park(self, name: str) -> Deployment:
         """Delete the deployments; endpoint, address and keys stay, and nothing is billed.
@@ -288,17 +292,16 @@ class OnlineTarget:
     # --- remove -------------------------------------------------------------------------------------------------------
 
     def delete(self, name: str, *, cluster: bool, model: bool = False, created: float | None = None) -> None:
-        """The endpoint with all its deployments, then the models registered for it; each is seen to be gone.
+        """The endpoint with all its deployments, its compute if it is ours, the models; each is seen to be gone.
 
         Raises:
             TeardownError: something is left.
         """
-        del cluster  # a Kubernetes cluster was there before
         entry = self._entry(name)
         if created is not None and entry is not None and entry.created != created:
             return  # another one has its name by now
         self._incoming.pop(name, None)
-        removing.delete(self.client, name, model=model)
+        removing.delete(self.client, name, cluster=cluster, model=model)
         parking.forget(self.client, name)
 
     def remove(self, entry: Entry) -> None:
@@ -335,9 +338,13 @@ class OnlineTarget:
         expires = entry.expires if entry else known.get("expires")
         return replace(records.new_run(ttl=None, keep=kept), expires=expires)
 
-    def _all_of(self, name: str) -> list[Entry]:
-        """The entries of an endpoint and of its deployments."""
-        return [one for one in records.entries(self._key) if one.name.partition("/")[0] == name]
+    def _all_of(self, name: str, *, run: str = "") -> list[Entry]:
+        """The entries of an endpoint, of its deployments, and of the compute below; that only where it is of a run."""
+        found = records.entries(self._key)
+        ours = [one for one in found if one.kind != records.CLUSTER and one.name.partition("/")[0] == name]
+        below = {one.details.get("cluster") for one in ours if one.kind == records.SERVICE}
+        clusters = [one for one in found if one.kind == records.CLUSTER and one.name in below]
+        return [*ours, *(one for one in clusters if run in ("", one.details["run"]))]
 
     def _tag(self, name: str, tags: dict[str, str]) -> None:
         before: dict[str, str] = self._endpoint(name).tags or {}

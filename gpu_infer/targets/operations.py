@@ -1,0 +1,169 @@
+"""What the SDKs on ``azure-core`` have in common: how their failures are told apart, and their long operations."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any
+
+from gpu_infer.diagnose import azure_error
+from gpu_infer.errors import GpuInferError
+from gpu_infer.progress import Event, emit
+from gpu_infer.targets.calls import NoAnswerError, ask, deadline
+from gpu_infer.targets.silence import quiet_operation
+
+__all__ = ["begin", "finish", "is_absent", "is_conflict", "is_refusal", "operate", "status_of"]
+
+LOOK_SECONDS = 1.0
+"""How often a long operation is asked whether it has ended; how often Azure is asked, the SDK decides."""
+
+_REFUSALS = (
+    HTTPStatus.BAD_REQUEST,
+    HTTPStatus.UNAUTHORIZED,
+    HTTPStatus.FORBIDDEN,
+    HTTPStatus.NOT_FOUND,
+    HTTPStatus.UNPROCESSABLE_ENTITY,
+)
+
+
+def status_of(error: BaseException | None) -> int | None:
+    """The HTTP status that an exception of the SDK carries; 200 where a long operation has failed."""
+    status: Any = getattr(error, "status_code", None)
+    return status if isinstance(status, int) else None
+
+
+def is_absent(error: BaseException) -> bool:
+    """Whether the SDK says that what was asked for does not exist."""
+    return status_of(error) == HTTPStatus.NOT_FOUND
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether nothing of a request was done: Azure has refused it outright, or the SDK did not even send it.
+
+    Not 408, 409 and 429: the SDK sends a request again whose answer was lost, and the second one may be answered so.
+    The SDK's own checks raise exceptions without a status, before anything that is billed is asked for.
+    """
+    own_checks = {"MlException", "ValidationException"} & {kind.__name__ for kind in type(error).__mro__}
+    return status_of(error) in _REFUSALS or bool(own_checks)
+
+
+def is_conflict(error: BaseException | None) -> bool:
+    """Whether Azure refuses because it is still working on the thing."""
+    return status_of(error) == HTTPStatus.CONFLICT
+
+
+def begin(function: Callable[..., Any], /, *args: Any, **keywords: Any) -> Any:
+    """Begin a long operation: ``ask()``, with the thread that looks after it silenced until it has ended.
+
+    Args:
+        function: of the SDK, such as ``client.online_endpoints.begin_delete``.
+        args: for it.
+        keywords: for it.
+
+    Returns:
+        the poller, for ``finish()``.
+
+    Raises:
+        NoAnswerError: the request did not come back in time.
+        Exception: whatever the SDK raises.
+    """
+    silence = contextlib.ExitStack()
+    silence.enter_context(quiet_operation())
+    try:
+        poller: Any = ask(function, *args, **keywords)
+    except BaseException:
+        silence.close()
+        raise
+
+    def ended(_: Any) -> None:
+        silence.close()
+
+    poller.add_done_callback(ended)
+    return poller
+
+
+def operate(
+    function: Callable[..., Any],
+    /,
+    *args: Any,
+    name: str,
+    what: str,
+    doing: str,
+    seconds: float,
+    error: type[GpuInferError],
+    **keywords: Any,
+) -> Any:
+    """``begin()`` a long operation and ``finish()`` it.
+
+    Args:
+        function: of the SDK.
+        args: for it.
+        name: of the service, for progress.
+        what: is worked on, for progress.
+        doing: what is done, such as ``creating endpoint 'gpu-rn'``.
+        seconds: that it may take.
+        error: what is raised where it fails and nothing more special fits, or does not end in time.
+        keywords: for the function.
+
+    Returns:
+        what the operation gives.
+
+    Raises:
+        GpuInferError: as said.
+    """
+    try:
+        poller = begin(function, *args, **keywords)
+    except Exception as problem:
+        raise azure_error(problem, doing=doing, default=error) from problem
+    return finish(poller, name, what=what, doing=doing, left=deadline(seconds), default=error)
+
+
+def finish(
+    poller: Any,
+    name: str,
+    *,
+    what: str,
+    doing: str,
+    left: Callable[[], float],
+    default: type[GpuInferError],
+    late: type[GpuInferError] | None = None,
+    logs: Callable[[], str] = str,
+) -> Any:
+    """Wait until a long operation has ended.
+
+    Not by ``result(timeout=)``, which gives what is half made when the time is over.
+
+    Args:
+        poller: of azure-core.
+        name: of the service, for progress.
+        what: is worked on, for progress.
+        doing: what is done, such as ``creating endpoint 'gpu-rn'``.
+        left: gives the seconds that are left.
+        default: the error where it fails and nothing more special fits.
+        late: the error where it does not end in time, ``default`` where ``None``.
+        logs: gives what the containers have written, for the error.
+
+    Returns:
+        what the operation gives.
+
+    Raises:
+        GpuInferError: as said.
+    """
+    began = time.monotonic()
+    while True:
+        try:
+            poller.wait(min(LOOK_SECONDS, left()))
+            if poller.done():
+                return poller.result()
+        except Exception as error:
+            raise azure_error(error, doing=doing, default=default, logs=logs()) from error
+        if not left():
+            raise _too_late(doing, time.monotonic() - began, late or default, logs())
+        emit(Event(name, what, "start", f"{poller.status()}, {time.monotonic() - began:.0f} s"))
+
+
+def _too_late(doing: str, seconds: float, late: type[GpuInferError], logs: str) -> GpuInferError:
+    error = NoAnswerError(f"The operation is still running after {seconds:.0f} s.")
+    return azure_error(error, doing=f"{doing} within {seconds:.0f} s", default=late, logs=logs)
