@@ -320,9 +320,8 @@ class Service:
     def _reporting(self) -> ScoringClient:
         """The client, for a question that only our runtime answers."""
         if self._own_script:
-            message = (
-                f"Service {self.name!r} answers with an entry script of its own; reports come from our runtime alone."
-            )
+            who = "is served by Triton" if self._kserve else "answers with an entry script of its own"
+            message = f"Service {self.name!r} {who}; reports come from our runtime alone."
             raise UnsupportedError(message)
         return self.client
 

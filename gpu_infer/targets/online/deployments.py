@@ -43,6 +43,7 @@ __all__ = [
     "logs_of",
     "look",
     "scale",
+    "scoring_address",
     "serving_of",
     "wait_ready",
 ]
@@ -324,7 +325,7 @@ def deployment_of(client: Any, endpoint: Any, there: Sequence[Any], entry: Entry
     return Deployment(
         name=endpoint.name,
         state=_state(endpoint, there, serving),
-        scoring_uri=endpoint.scoring_uri or "",
+        scoring_uri=scoring_address(endpoint, kserve=kserve),
         price_per_hour=sum(price_of(one) for one in there),
         cluster=compute.name_of(endpoint),
         model=_model_of(serving) if serving else "",
@@ -349,6 +350,12 @@ def serving_of(endpoint: Any, there: Sequence[Any]) -> Any | None:
 def is_kubernetes(deployment: Any) -> bool:
     """Whether a deployment runs on a cluster of the user's."""
     return "kubernetes" in str(deployment.type or "").lower()
+
+
+def scoring_address(endpoint: Any, *, kserve: bool) -> str:
+    """Where requests go: Triton has paths of its own beside the one that Azure names."""
+    uri: str = endpoint.scoring_uri or ""
+    return uri.removesuffix("/score") if kserve else uri
 
 
 def price_of(deployment: Any) -> float:

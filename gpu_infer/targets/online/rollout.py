@@ -55,7 +55,7 @@ def take_over(client: Any, spec: ServiceSpec, new: str, rollout: Rollout) -> Non
 def _move(client: Any, spec: ServiceSpec, new: str, rollout: Rollout, *, endpoint: Any, before: dict[str, int]) -> None:
     """Check, mirror, and move by steps; where nothing has served before, all at once."""
     with ScoringClient(
-        endpoint.scoring_uri,
+        deployments.scoring_address(endpoint, kserve=spec.codeless),
         endpoints.credential_of(client, endpoint),
         timeout=GOLDEN_SECONDS,
         codec="kserve" if spec.codeless else "json" if spec.entry_script else None,
