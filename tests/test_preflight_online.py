@@ -667,6 +667,20 @@ def test_kubernetes_endpoints(spec: ServiceSpec, facts: dict[str, Any], level: s
 
 
 @pytest.mark.parametrize(
+    ("resource_id", "expected"),
+    [
+        (AKS_ID, []),
+        ("/subscriptions/s/resourcegroups/g/providers/Microsoft.Kubernetes/connectedClusters/mine/", []),
+        ("mine", [("error", "cluster-resource-id")]),
+        (AKS_ID.replace("ContainerService", "Compute"), [("error", "cluster-resource-id")]),
+    ],
+)
+def test_which_clusters_can_be_attached(resource_id: str, expected: list[tuple[str, str]]):
+    spec = on_kubernetes(cluster=Cluster.attach(resource_id, name="k8s"))
+    assert codes(check(spec, compute=None)) == expected
+
+
+@pytest.mark.parametrize(
     ("asked", "gpus", "there", "chosen"),
     [
         ("mine", 1, KUBERNETES, "mine"),

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import re
+
 from gpu_infer.errors import Finding
 from gpu_infer.preflight.facts import ComputeFacts, InstanceTypeFacts, OnlineFacts
 from gpu_infer.spec import DEFAULT_CPU_CORES, DEFAULT_MEMORY_GB, Cluster, ServiceSpec
 
 __all__ = ["check_absent", "check_compute", "choose_instance_type"]
 
+_CLUSTER_ID = re.compile(
+    r"/subscriptions/[^/]+/resourceGroups/[^/]+/providers/"
+    r"(Microsoft\.ContainerService/managedClusters|Microsoft\.Kubernetes/connectedClusters)/[^/]+",
+    re.IGNORECASE,
+)
 _FAILED = ("Failed", "Canceled")
 _MAKE = (
     "Make one with nvidia.com/gpu among its limits (kubectl apply, kind InstanceType of amlarc.azureml.com/v1alpha1) "
@@ -25,7 +32,9 @@ def check_compute(spec: ServiceSpec, cluster: Cluster, facts: OnlineFacts) -> li
     """
     there = facts.compute
     if there is None:
-        return check_absent(cluster) if facts.compute_read and cluster.resource_id is None else []
+        if cluster.resource_id is not None:
+            return _check_id(cluster)
+        return check_absent(cluster) if facts.compute_read else []
     if there.kind != "kubernetes":
         message = (
             f"The compute {there.name!r} of this workspace is {there.kind}, and a Kubernetes online endpoint needs one "
@@ -83,6 +92,17 @@ def check_absent(cluster: Cluster) -> list[Finding]:
 
 
 # --- inside -----------------------------------------------------------------------------------------------------------
+
+
+def _check_id(cluster: Cluster) -> list[Finding]:
+    if cluster.resource_id is None or _CLUSTER_ID.fullmatch(cluster.resource_id.rstrip("/")):
+        return []
+    message = f"{cluster.resource_id!r} is not the resource id of an AKS or Arc-enabled cluster."
+    fix = (
+        "It reads /subscriptions/.../resourceGroups/.../providers/Microsoft.ContainerService/managedClusters/NAME; "
+        "`az aks show --query id` prints it. Of one with Azure Arc it ends Microsoft.Kubernetes/connectedClusters/NAME."
+    )
+    return [Finding("error", "cluster-resource-id", message, fix)]
 
 
 def _how_to_attach(name: str, cluster: Cluster) -> str:

@@ -22,7 +22,7 @@ from gpu_infer.spec import Cluster, ServiceSpec
 from gpu_infer.targets.calls import NoAnswerError, ask, call_timeout
 from gpu_infer.targets.online.sdk import is_absent, state_of, status_of
 
-__all__ = ["Reading", "compute_facts", "read_facts"]
+__all__ = ["compute_facts", "read_facts"]
 
 READ_SECONDS = 60.0
 """For one look at the workspace: the SDK goes on for as long as Azure asks it to wait, and a plan must not."""
@@ -37,7 +37,7 @@ _MOST_SAID = 200
 T = TypeVar("T")
 
 
-class Reading:
+class _Reading:
     """Looks at a workspace, and notes what it could not see.
 
     Args:
@@ -84,14 +84,14 @@ def read_facts(client: Any, spec: ServiceSpec) -> tuple[OnlineFacts, list[Findin
     Raises:
         WorkspaceError: the login is missing or refused.
     """
-    reading = Reading(client)
+    reading = _Reading(client)
     facts = _read_endpoints(reading, spec, OnlineFacts())
     if spec.cluster is not None:
         return _read_compute(reading, spec.cluster, facts), reading.findings
-    return read_region(reading, facts), reading.findings
+    return _read_region(reading, facts), reading.findings
 
 
-def read_region(reading: Reading, facts: OnlineFacts) -> OnlineFacts:
+def _read_region(reading: _Reading, facts: OnlineFacts) -> OnlineFacts:
     """The facts with the sizes and quotas of the region."""
     compute = reading.client.compute
     return replace(
@@ -119,7 +119,7 @@ def compute_facts(found: Any) -> ComputeFacts:
 # --- endpoints --------------------------------------------------------------------------------------------------------
 
 
-def _read_endpoints(reading: Reading, spec: ServiceSpec, facts: OnlineFacts) -> OnlineFacts:
+def _read_endpoints(reading: _Reading, spec: ServiceSpec, facts: OnlineFacts) -> OnlineFacts:
     client = reading.client
     listed: list[Any] = reading.look("the endpoints", lambda: list(client.online_endpoints.list()), [])
     wanted = spec.cluster.name.lower() if spec.cluster else ""
@@ -127,13 +127,16 @@ def _read_endpoints(reading: Reading, spec: ServiceSpec, facts: OnlineFacts) -> 
     others = sum(_cluster_of(one).lower() == wanted for one in listed if one is not there)
     if there is None:
         return replace(facts, others=others)
-    what = f"the deployments of endpoint {there.name!r}"
-    deployments = reading.look(what, lambda: list(client.online_deployments.list(there.name)), None)
-    shares: dict[str, Any] = there.traffic or {}
+    made: tuple[DeploymentFacts, ...] | None = reading.look(
+        f"the deployments of endpoint {there.name!r}", lambda: _deployments(client, there), None
+    )
+    return replace(facts, endpoint=EndpointFacts(there.name, state_of(there), _cluster_of(there), made), others=others)
+
+
+def _deployments(client: Any, endpoint: Any) -> tuple[DeploymentFacts, ...]:
+    shares: dict[str, Any] = endpoint.traffic or {}
     traffic = {name.lower(): int(share) for name, share in shares.items()}
-    made = None if deployments is None else tuple(_deployment(one, traffic) for one in deployments)
-    endpoint = EndpointFacts(there.name, state_of(there), _cluster_of(there), made)
-    return replace(facts, endpoint=endpoint, others=others)
+    return tuple(_deployment(one, traffic) for one in client.online_deployments.list(endpoint.name))
 
 
 def _cluster_of(endpoint: Any) -> str:
@@ -210,7 +213,7 @@ def _whole(value: Any) -> int:
 # --- Kubernetes -------------------------------------------------------------------------------------------------------
 
 
-def _read_compute(reading: Reading, cluster: Cluster, facts: OnlineFacts) -> OnlineFacts:
+def _read_compute(reading: _Reading, cluster: Cluster, facts: OnlineFacts) -> OnlineFacts:
     unseen = ComputeFacts("")
 
     def read() -> ComputeFacts | None:
