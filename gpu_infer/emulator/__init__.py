@@ -7,7 +7,8 @@
     with Emulator() as emulator:
         ws = emulator.workspace()  # an azureml.core.Workspace; everything of azureml-core that AKS needs works on it
 
-``emulator.ml_client()`` is an ``azure.ai.ml.MLClient``, and can score on endpoints of ``emulator.add_endpoint()``.
+``emulator.ml_client()`` is an ``azure.ai.ml.MLClient`` for the same workspace: online endpoints and their deployments,
+models, environments, Kubernetes clusters. ``emulator.credential()`` is for Azure's other clients.
 
 Three ways lead there; :func:`workspace` takes the first and says how the others go. :class:`Fault` makes any call fail,
 :class:`Transition` makes operations take time, ``emulator.requests`` is the log of all calls.

@@ -159,13 +159,14 @@ class OnlineSteps:
         wanted = self.entities.ManagedOnlineEndpoint(name=name, **options)
         return client.online_endpoints.begin_create_or_update(wanted).result()
 
-    def on_kubernetes(self, client: Any, emulator: Emulator, *, nodes: int = 2, name: str = "on-aks") -> Any:
-        """An endpoint on an attached cluster that has an instance type ``gpu``."""
-        emulator.add_aks(OUTSIDE, vm_size=GPU_SIZE, nodes=nodes)
+    def on_kubernetes(self, client: Any, emulator: Emulator, *, nodes: int = 2, resource_id: str = "") -> Any:
+        """An endpoint ``on-aks``, on an attached cluster that has an instance type ``gpu``."""
+        if not resource_id:
+            emulator.add_aks(resource_id := OUTSIDE, vm_size=GPU_SIZE, nodes=nodes)
         properties = {"instanceTypes": {"gpu": {"resources": {"limits": {"nvidia.com/gpu": "1"}}}}}
-        cluster = self.entities.KubernetesCompute(name="k8s", resource_id=OUTSIDE, properties=properties)
+        cluster = self.entities.KubernetesCompute(name="k8s", resource_id=resource_id, properties=properties)
         client.compute.begin_attach(cluster).result()
-        wanted = self.entities.KubernetesOnlineEndpoint(name=name, compute="k8s")
+        wanted = self.entities.KubernetesOnlineEndpoint(name="on-aks", compute="k8s")
         return client.online_endpoints.begin_create_or_update(wanted).result()
 
     def deployment(self, name: str = "blue", *, endpoint: str = "gpu-rn", script: str = DOUBLES, **options: Any) -> Any:

@@ -57,6 +57,14 @@ def test_a_cluster_is_attached_changed_and_detached(client: Any, entities: Any, 
     assert emulator.billed() == []
 
 
+def test_deployments_on_a_cluster_that_is_detached_have_failed(client: Any, online: Any, emulator: Emulator) -> None:
+    online.on_kubernetes(client, emulator)
+    online.deploy(client, endpoint="on-aks", resources=online.gpu())
+    client.compute.begin_delete("k8s", action="Detach").result()
+    assert client.online_deployments.get("blue", "on-aks").provisioning_state == "Failed"
+    client.online_endpoints.begin_delete("on-aks").result()
+
+
 def test_one_that_was_attached_is_not_deleted(client: Any, entities: Any) -> None:
     from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
 

@@ -144,6 +144,52 @@ def running(start: Callable[..., Emulator], online: Any, tmp_path: Path) -> Iter
     assert [call for call in emulator.requests if call.operation == "unmatched"] == []
 
 
+HELD = """
+import os, time
+from pathlib import Path
+
+HERE = Path(os.environ["HERE"])
+
+def init(): ...
+
+def run(data):
+    (HERE / "inside").touch()
+    while not (HERE / "gate").exists():
+        time.sleep(0.01)
+    return "served"
+"""
+
+
+def test_who_is_inside_is_served_though_the_deployment_goes(
+    start: Callable[..., Emulator], tmp_path: Path, header: dict[str, str]
+) -> None:
+    emulator = start(run_services=True)
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "score.py").write_text(HELD)
+    emulator.add_endpoint("gpu-rn", managed=True)
+    options = {"environment_variables": {"HERE": str(tmp_path)}, "request_timeout_ms": 60_000, "traffic": 0}
+    emulator.add_deployment("gpu-rn", tmp_path / "code", name="blue", **options)
+    assert emulator.billed() == ["gpu-rn/blue"]
+    scope = f"/subscriptions/{emulator.subscription_id}/resourceGroups/{emulator.resource_group}"
+    arm = f"{emulator.url}{scope}/providers/Microsoft.MachineLearningServices/workspaces/{emulator.name}"
+    keys = requests.post(f"{arm}/onlineEndpoints/gpu-rn/listKeys", headers=header, timeout=30).json()
+    headers = {"Authorization": f"Bearer {keys['primaryKey']}", "azureml-model-deployment": "blue"}
+    url = f"{emulator.url}/api/v1/endpoint/gpu-rn/score"
+    with ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(requests.post, url, data="{}", headers=headers, timeout=60)
+        for _ in range(600):
+            if (tmp_path / "inside").exists():
+                break
+            threading.Event().wait(0.05)
+        gone = requests.delete(f"{arm}/onlineEndpoints/gpu-rn/deployments/blue", headers=header, timeout=30)
+        assert gone.status_code == 202
+        assert requests.get(gone.headers["Location"], headers=header, timeout=30).status_code == 204
+        assert requests.post(url, data="{}", headers=headers, timeout=30).status_code == 404
+        (tmp_path / "gate").touch()
+        assert (asking.result().status_code, asking.result().json()) == (200, "served")
+    assert emulator.billed() == []
+
+
 def session(client: Any) -> requests.Session:
     made = requests.Session()
     made.headers["Authorization"] = f"Bearer {client.online_endpoints.get_keys('gpu-rn').primary_key}"

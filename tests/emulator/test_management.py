@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import requests
 
 from gpu_infer.emulator import Emulator, Fault, Transition
 from gpu_infer.emulator.routes import MANAGEMENT
@@ -80,16 +81,24 @@ def test_it_takes_its_time_and_allows_one_change_at_once(clusters: Any) -> None:
 def test_all_clients_see_one_cluster(clusters: Any, emulator: Emulator, online: Any, steps: Any) -> None:
     made = create(clusters, nodes=1)
     client = emulator.ml_client()
-    properties = {"instanceTypes": {"gpu": {"resources": {"limits": {"nvidia.com/gpu": "1"}}}}}
-    wanted = online.entities.KubernetesCompute(name="k8s", resource_id=made.id, properties=properties)
-    client.compute.begin_attach(wanted).result()
-    endpoint = online.entities.KubernetesOnlineEndpoint(name="on-aks", compute="k8s")
-    client.online_endpoints.begin_create_or_update(endpoint).result()
+    online.on_kubernetes(client, emulator, resource_id=made.id)
     online.deploy(client, endpoint="on-aks", resources=online.gpu())
     steps.cluster(emulator.workspace(), "theirs", nodes=3)
     shown = {one.name: one.agent_pool_profiles[-1].count for one in clusters.list()}
     assert sorted(shown.values()) == [1, 3]
     assert sorted(emulator.billed()) == ["mine", "theirs"]
+
+
+@pytest.mark.parametrize("emulator", [{"run_services": True}], indirect=True)
+def test_what_runs_on_a_cluster_goes_with_it(clusters: Any, emulator: Emulator, online: Any) -> None:
+    client = emulator.ml_client()
+    online.on_kubernetes(client, emulator, resource_id=create(clusters).id)
+    online.deploy(client, endpoint="on-aks", resources=online.gpu())
+    clusters.begin_delete("gpus", "mine").result()
+    assert client.online_deployments.get("blue", "on-aks").provisioning_state == "Failed"
+    headers = {"azureml-model-deployment": "blue"}
+    answer = requests.post(client.online_endpoints.get("on-aks").scoring_uri, headers=headers, timeout=30)
+    assert (answer.status_code, answer.text) == (503, "No ready replicas for deployment blue")
 
 
 def test_what_fails_stays_and_is_billed(clusters: Any, emulator: Emulator) -> None:

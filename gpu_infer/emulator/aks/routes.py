@@ -64,7 +64,7 @@ def _put(state: State, request: Request) -> Response:
     cluster.state = "Creating" if kind == "aks.create" else "Updating"
     cluster.operation = state.operations.begin(kind, finish)
     headers = _headers(state, request, cluster.operation)
-    return answer(_shown(cluster), 201 if kind == "aks.create" else 200, headers)
+    return answer(_shown(state, cluster), 201 if kind == "aks.create" else 200, headers)
 
 
 def _gpus(pool: dict[str, Any]) -> float:
@@ -93,13 +93,15 @@ def _get(state: State, request: Request) -> Response:
     cluster = _find(state, request)
     if cluster.operation:
         cluster.operation.look()
-    return answer(_shown(_find(state, request)))  # it may be gone now
+    return answer(_shown(state, _find(state, request)))  # it may be gone now
 
 
 def _list(state: State, request: Request) -> Response:
-    group = f"/resourcegroups/{request.args['group'].lower()}/" if "group" in request.args else ""
-    found = [aks for known, aks in state.clusters.aks.items() if group in known]
-    return answer({"value": [_shown(state.managed.of(aks)) for aks in found]})
+    scope = f"/subscriptions/{state.settings.subscription_id.lower()}/"
+    if "group" in request.args:
+        scope += f"resourcegroups/{request.args['group'].lower()}/"
+    found = [aks for known, aks in state.clusters.aks.items() if known.startswith(scope)]
+    return answer({"value": [_shown(state, state.managed.of(aks)) for aks in found]})
 
 
 def _delete(state: State, request: Request) -> Response:
@@ -113,6 +115,7 @@ def _delete(state: State, request: Request) -> Response:
             for target in state.clusters.targets.values():
                 if target.aks is cluster.aks:
                     state.services.cluster_gone(target.name)
+                    state.endpoints.cluster_gone(target.name)
             state.clusters.aks.pop(cluster.aks.resource_id.lower(), None)
             state.managed.remove(cluster)
         else:
@@ -143,7 +146,7 @@ def _operation(state: State, request: Request) -> Response:
     return answer(shown, headers=_POLL if found == "Running" else {})
 
 
-def _shown(cluster: ManagedCluster) -> dict[str, Any]:
+def _shown(state: State, cluster: ManagedCluster) -> dict[str, Any]:
     """A cluster as the service shows it."""
     aks, body = cluster.aks, cluster.body
     properties = {
@@ -160,6 +163,7 @@ def _shown(cluster: ManagedCluster) -> dict[str, Any]:
         "name": aks.name,
         "type": "Microsoft.ContainerService/ManagedClusters",
         "systemData": {"createdBy": "emulator", "createdAt": cluster.created.isoformat()},
+        "location": state.settings.location,
         **kept,
         "properties": properties,
     }

@@ -129,6 +129,7 @@ def _removed(state: State, cluster: Cluster, how: Literal["delete", "detach"], e
     if error:
         return _settled(cluster, error)
     state.services.cluster_gone(cluster.name)
+    state.endpoints.cluster_gone(cluster.name)
     state.clusters.remove(cluster, how)
     return None
 

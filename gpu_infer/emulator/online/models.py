@@ -310,6 +310,16 @@ class Endpoints:
             message = f"Endpoint Quota reached: {len(self.all)}/{MOST_ENDPOINTS}. Delete one, or ask for more."
             raise Refusal(400, "BadRequest", message)
 
+    def cluster_gone(self, compute: str) -> None:
+        """A cluster went away, and with it the pods on it; endpoints and deployments stay in the list."""
+        for endpoint in self.all.values():
+            if endpoint.compute and endpoint.compute.rpartition("/")[2] == compute:
+                for deployment in endpoint.deployments.values():
+                    if deployment.operation:
+                        deployment.operation.cancel()
+                    deployment.end()
+                    deployment.rollout, deployment.coming, deployment.state = None, None, "Failed"
+
     def remove(self, endpoint: Endpoint) -> None:
         """Forget an endpoint with its deployments; their processes end."""
         self.all.pop(endpoint.name, None)
