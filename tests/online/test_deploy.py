@@ -233,6 +233,16 @@ def test_the_measured_load_time_sets_probes_and_worker_time_out(
         assert seconds >= int(sent["properties"]["environmentVariables"]["WORKER_TIMEOUT"])
 
 
+def test_scaling_counts_the_quota_first(emulator: Emulator, client: Any, deploy: Deploy) -> None:
+    emulator.set_quota("standard NCASv3_T4 Family", 12)
+    service = deploy(client)
+    emulator.clear_log()
+    with pytest.raises(PreflightError, match=r"needs 16 = ceil\(1\.2 x 3\) x 4 cores; used 0 of 12"):
+        service.scale(replicas=3)
+    assert not bodies(emulator, "deployments.update")
+    assert service.scale(replicas=2).price_per_hour == pytest.approx(1.052)
+
+
 def test_tokens_instead_of_keys(client: Any, deploy: Deploy) -> None:
     service = deploy(client, auth="token")
     assert client.online_endpoints.get("svc").auth_mode == "aml_token"

@@ -22,8 +22,8 @@ from gpu_infer.preflight import (
     without_port,
 )
 from gpu_infer.preflight.managed import gpus_listed
-from gpu_infer.preflight.quota import quota_of
-from gpu_infer.spec import ServiceSpec
+from gpu_infer.preflight.quota import check_quota, quota_of
+from gpu_infer.spec import ModelRef, Scale, ServiceSpec
 from gpu_infer.targets import records
 from gpu_infer.targets.models import RegisteredModel, bytes_of, resolve_model
 from gpu_infer.targets.online import autoscale
@@ -31,7 +31,7 @@ from gpu_infer.targets.online.deployments import free_name
 from gpu_infer.targets.online.models import find_model, framework_of, is_triton, missing_model
 from gpu_infer.targets.online.reading import read_facts
 
-__all__ = ["make_plan"]
+__all__ = ["check_scale", "make_plan"]
 
 
 def make_plan(client: Any, spec: ServiceSpec) -> Plan:
@@ -93,6 +93,22 @@ def make_plan(client: Any, spec: ServiceSpec) -> Plan:
         nodes=instances,
         quota=str(quota or ""),
     )
+
+
+def check_scale(client: Any, deployment: Any, scale: Scale) -> list[Finding]:
+    """Whether the quota holds so many instances of a managed deployment, as ``make_plan()`` counts.
+
+    Those that it has already are counted as used, and are free for it.
+    """
+    vm_size: str = deployment.instance_type or ""
+    spec = ServiceSpec(deployment.endpoint_name, ModelRef(""), "online")
+    facts, unseen = read_facts(client, spec)
+    own = quota_of(vm_size, int(deployment.instance_count or 0), facts)
+    if own is None or own.usage is None:
+        return unseen
+    without = replace(own.usage, used=max(0, own.usage.used - own.needed))
+    usage = tuple(without if one == own.usage else one for one in facts.usage or ())
+    return [*check_quota(vm_size, scale, replace(facts, usage=usage)), *unseen]
 
 
 # --- inside -----------------------------------------------------------------------------------------------------------

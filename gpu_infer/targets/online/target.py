@@ -28,7 +28,7 @@ from gpu_infer.targets.models import RegisteredModel
 from gpu_infer.targets.online import compute, deployments, endpoints, inventory, parking, removing
 from gpu_infer.targets.online.inference import deployment_entity
 from gpu_infer.targets.online.models import find_model, missing_model, register_model
-from gpu_infer.targets.online.planning import make_plan
+from gpu_infer.targets.online.planning import check_scale, make_plan
 from gpu_infer.targets.online.rollout import REPLACE, take_over
 from gpu_infer.targets.online.sdk import key_of
 
@@ -230,6 +230,7 @@ class OnlineTarget:
 
         Raises:
             UnsupportedError: worker processes cannot be changed so.
+            PreflightError: the quota does not hold so many instances; nothing was changed.
             DeploymentError: Azure refused it.
         """
         if workers is not None:
@@ -237,8 +238,14 @@ class OnlineTarget:
             raise UnsupportedError(message)
         self._endpoint(name)
         if replicas is not None:
-            for one in deployments.list_deployments(self.client, name):
-                deployments.scale(self.client, one, Scale.of(replicas), timeout=self.default_wait)
+            scale = Scale.of(replicas)
+            there = deployments.list_deployments(self.client, name)
+            managed = [one for one in there if not deployments.is_kubernetes(one)]
+            findings = [finding for one in managed for finding in check_scale(self.client, one, scale)]
+            if any(finding.level == "error" for finding in findings):
+                raise PreflightError(findings)
+            for one in there:
+                deployments.scale(self.client, one, scale, timeout=self.default_wait)
         return self.find(name)
 
     def rotate_keys(self, name: str) -> None:
