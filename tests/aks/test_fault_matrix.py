@@ -9,7 +9,8 @@ from pathlib import Path
 
 import fault_matrix
 import pytest
-from fault_matrix import Cell, Outcome, Zygote
+from clouds import AKS
+from fault_matrix import Cell, Outcome
 
 REPORT = Path(__file__).parents[2] / "docs" / "reliability.md"
 SAMPLE = 5
@@ -41,19 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def every_cell(tmp_path_factory: pytest.TempPathFactory) -> list[Cell]:
-    zygote = Zygote()
-    try:
-        return [
-            cell
-            for job in ("deploy", "delete")
-            for cell in fault_matrix.cells(
-                job,
-                fault_matrix.requests_of(zygote, job, tmp_path_factory.mktemp(job)),
-                fault_matrix.changes,
-            )
-        ]
-    finally:
-        zygote.close()
+    return fault_matrix.every_cell(AKS, ("deploy", "delete"), tmp_path_factory.mktemp("cells"))
 
 
 def check(outcomes: list[Outcome]) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fault_matrix import CALL_SECONDS, Scene, Zygote, register
+from clouds import AKS
+from fault_matrix import CALL_SECONDS, Scene, Zygote
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -43,14 +44,15 @@ class Azure(RuleBasedStateMachine):
         self.scene = Scene(self.zygote, self.folder)
         self.scene.emulator = Emulator(run_services=False, transitions={"compute.*": Transition.after_polls(1)})
         self.scene.emulator.start()
-        register(self.scene.emulator)
+        AKS.register(self.scene.emulator)
         # What a sweep must leave: "nothing", the deployment that is "in use", or "part" of one: its cluster is in use
         # and its service was being replaced when that was cut off.
         self.stays = "nothing"
 
     def teardown(self) -> None:
         self.scene.emulator.clear_faults()
-        swept = self.scene.run("sweep", **({} if self.stays == "nothing" else {"older_than": 0}))
+        options: dict[str, Any] = {} if self.stays == "nothing" else {"older_than": 0}
+        swept = self.scene.run("sweep", **options)
         left = self.scene.there()
         self.scene.emulator.stop()
         shutil.rmtree(self.folder)

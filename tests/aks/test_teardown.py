@@ -57,9 +57,9 @@ def test_ctrl_c_while_azure_takes_its_time(zygote: Zygote, tmp_path: Path, monke
         slow = Emulator(run_services=False, transitions={"compute.create": Transition.after_seconds(60)})
         scene.emulator.stop()
         scene.emulator = slow.start()
-        from fault_matrix import register
+        from clouds import AKS
 
-        register(slow)
+        AKS.register(slow)
 
         def press_when_it_is_being_made() -> None:
             while not slow.billed():

@@ -1,10 +1,10 @@
-"""The fault matrix: every request of a deployment and of a deletion, broken in every way, one at a time.
+"""The fault matrix: every request of a deployment, an update and a deletion, broken in every way, one at a time.
 
-A cell is one request and one way to break it. A process of its own deploys (or deletes) against an emulator of its own
-that breaks this request and, in the lasting kinds, all later ones of its operation. Afterwards each billed resource
-that exists must be named by the ledger or by tags. Once the fault is over, ``sweep(workspace)`` as it is called without
-more must remove everything, but for a deployment that ``deploy()`` has handed over and nobody has begun to delete:
-that must stay, until ``older_than=0`` takes it.
+A cell is one request and one way to break it. A process of its own deploys (or updates, or deletes) against an emulator
+of its own that breaks this request and, in the lasting kinds, all later ones of its operation. Afterwards each billed
+resource that exists must be named by the ledger or by tags. Once the fault is over, ``sweep(workspace)`` as it is
+called without more must remove everything, but for a deployment that ``deploy()`` has handed over and nobody has begun
+to delete: that must stay, until ``older_than=0`` takes it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +24,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from gpu_infer.emulator import Emulator, Fault, LoggedRequest, Transition
+from clouds import AKS, Cloud
+
+from gpu_infer.emulator import Emulator, Fault, LoggedRequest
 from gpu_infer.ledger import Ledger
 
 STATUSES = (401, 403, 404, 409, 429, 500, 503)
@@ -34,7 +37,10 @@ KINDS = (
     "reset after",
     "killed before",
     "killed after",
+    "failed",
 )
+"""``failed``: the request succeeds, and the long operation that it begins fails; where the cloud has such."""
+
 ONCE = ("status 500", "status 503", "reset before", "reset after")
 """Also tried on one request alone, where it changes something: then the SDK sends it a second time."""
 
@@ -47,7 +53,7 @@ class Cell:
     """One request of a job, and how it is broken.
 
     Args:
-        job: ``deploy`` or ``delete``.
+        job: ``deploy``, ``update`` or ``delete``.
         operation: the emulator's name of the request.
         occurrence: how many of that operation come before it.
         kind: one of ``KINDS``.
@@ -72,7 +78,7 @@ class Outcome:
         cell: it.
         result: ``ok``, ``typed``, ``untyped`` or ``killed``.
         error: the type raised, and its text.
-        billed: clusters that existed afterwards.
+        billed: clusters or deployments that existed afterwards.
         unrecorded: those of them that neither ledger nor tags name.
         left: what existed after the sweep and should not.
         lost: what the sweep has removed and should not.
@@ -94,13 +100,14 @@ class Outcome:
 
 
 class Zygote:
-    """A process with the SDK imported, which forks one for each job."""
+    """A process with the SDK of a cloud imported, which forks one for each job."""
 
-    def __init__(self) -> None:
+    def __init__(self, cloud: Cloud = AKS) -> None:
+        self.cloud = cloud
         short = {f"AZUREML_DEFAULT_{name}": "0" for name in ("BACKOFF", "500_BACKOFF", "503_BACKOFF")}
         environment = {**os.environ, **short}
         self._process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", str(Path(__file__).with_name("_zygote.py"))],
+            [sys.executable, "-W", "ignore", str(Path(__file__).with_name("_zygote.py")), cloud.name],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -143,44 +150,62 @@ class Scene:
 
     def __init__(self, zygote: Zygote, folder: Path) -> None:
         self.zygote = zygote
+        self.cloud = zygote.cloud
         self.home = folder
         self.pid = 0
-        # Long enough under way that a process can be killed while Azure works. A deletion of a service is over at once:
-        # the SDK waits for it itself, 5 seconds at a time.
-        slow = Transition.after_polls(2)
-        transitions = {"compute.*": slow, "services.create": slow, "services.update": slow}
-        self.emulator = Emulator(run_services=False, transitions=transitions)
+        self.emulator = Emulator(run_services=False, transitions=self.cloud.transitions)
 
     def __enter__(self) -> Self:
         self.emulator.start()
-        register(self.emulator)
+        self.cloud.register(self.emulator)
         self.emulator.clear_log()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.emulator.stop()
 
-    def run(self, action: str, **job: Any) -> dict[str, Any]:
+    @property
+    def begun(self) -> bool:
+        """Whether the job has come to what it is about: the deletion, or the update."""
+        return (self.home / "begun").exists()
+
+    def run(self, action: str, *, before: Callable[[], None] | None = None, **job: Any) -> dict[str, Any]:
+        """Run a job to its end.
+
+        Args:
+            action: name of the job.
+            before: called when an ``update`` has deployed what it is to update.
+            job: its options.
+        """
+
         def started(pid: int) -> None:
             self.pid = pid
+            if before is not None:
+                self._wait_until_begun()
+                before()
+                (self.home / "go").touch()
 
         return self.zygote.run(started, action=action, url=self.emulator.url, home=str(self.home), **job)
+
+    def _wait_until_begun(self) -> None:
+        end = time.monotonic() + 60
+        while not self.begun:
+            if time.monotonic() > end:
+                raise TimeoutError("the job has not begun")
+            time.sleep(0.005)
 
     def kill(self, _: LoggedRequest) -> None:
         os.kill(self.pid, signal.SIGKILL)
 
     def there(self) -> set[str]:
-        """Names of the clusters and services that exist."""
-        return {*self.emulator.billed(), *(name for _, name in services(self.emulator))}
+        """Names of the services that exist, and of all that is billed."""
+        return {*self.emulator.billed(), *self.cloud.services(self.emulator)}
 
     def recorded(self) -> set[str]:
-        """Names of clusters in the ledger or in tags."""
+        """Names of what is billed in the ledger or in tags."""
         self.home.mkdir(parents=True, exist_ok=True)
-        names = {entry.name for entry in Ledger(self.home / "ledger.sqlite3").entries("cluster")}
-        for tags, cluster in tagged(self.emulator):
-            if tags.get("gpu-infer-cluster") == "created":
-                names.add(cluster)
-        return names
+        entries = Ledger(self.home / "ledger.sqlite3").entries(self.cloud.billed)
+        return {*(entry.name for entry in entries), *self.cloud.tagged(self.emulator)}
 
 
 def requests_of(zygote: Zygote, job: str, folder: Path) -> list[tuple[str, int]]:
@@ -189,21 +214,25 @@ def requests_of(zygote: Zygote, job: str, folder: Path) -> list[tuple[str, int]]
         if job == "delete":
             assert scene.run("deploy")["outcome"] == "ok"
             scene.emulator.clear_log()
-        answer = scene.run(job)
+        answer = scene.run(job, before=scene.emulator.clear_log if job == "update" else None)
         assert answer["outcome"] == "ok", answer
         seen: Counter[str] = Counter()
         found: list[tuple[str, int]] = []
         for request in scene.emulator.requests:
             found.append((request.operation, seen[request.operation]))
             seen[request.operation] += 1
-        return [one for one in found if one != ("workspace.get", 0)]  # made by the user's own Workspace()
+        own = ("workspace.get", 0) if zygote.cloud is AKS else ()
+        return [one for one in found if one != own]  # made by the user's own Workspace()
 
 
-def cells(job: str, requests: Iterable[tuple[str, int]], changing: Callable[[str], bool]) -> list[Cell]:
+def cells(
+    job: str, requests: Iterable[tuple[str, int]], changing: Callable[[str], bool], cloud: Cloud = AKS
+) -> list[Cell]:
     """All cells of a job."""
     found: list[Cell] = []
     for operation, occurrence in requests:
-        found += [Cell(job, operation, occurrence, kind) for kind in KINDS]
+        kinds = [kind for kind in KINDS if kind != "failed" or operation in cloud.long]
+        found += [Cell(job, operation, occurrence, kind) for kind in kinds]
         if changing(operation):
             found += [Cell(job, operation, occurrence, kind, once=True) for kind in ONCE]
     return found
@@ -214,21 +243,40 @@ def changes(operation: str) -> bool:
     return operation.rpartition(".")[2] in ("create", "update", "delete", "detach", "put", "register")
 
 
+def every_cell(cloud: Cloud, jobs: Iterable[str], folder: Path) -> list[Cell]:
+    """All cells of some jobs."""
+    zygote = Zygote(cloud)
+    found: list[Cell] = []
+    try:
+        for job in jobs:
+            (folder / job).mkdir()
+            found += cells(job, requests_of(zygote, job, folder / job), changes, cloud)
+    finally:
+        zygote.close()
+    return found
+
+
 def play(cell: Cell, zygote: Zygote) -> Outcome:
     """Run one cell."""
     with tempfile.TemporaryDirectory() as folder, Scene(zygote, Path(folder)) as scene:
         if cell.job == "delete":
             answer = scene.run("deploy")
             assert answer["outcome"] == "ok", answer
-        scene.emulator.add_fault(fault_of(cell, scene))
-        answer = scene.run(cell.job, timeout=CALL_SECONDS)
-        begun = (scene.home / "begun").exists()
+
+        def arm() -> None:
+            scene.emulator.add_fault(fault_of(cell, scene))
+
+        if cell.job != "update":
+            arm()
+        answer = scene.run(cell.job, timeout=CALL_SECONDS, before=arm if cell.job == "update" else None)
+        begun = scene.begun
         scene.emulator.clear_faults()
         billed = tuple(scene.emulator.billed())
         unrecorded = tuple(sorted(set(billed) - scene.recorded()))
-        in_use = answer["outcome"] == "ok" if cell.job == "deploy" else not begun
-        wanted = {"gpus", "svc"} if in_use else set[str]()
+        # An update that is broken leaves the service in use, whatever it serves.
+        in_use = {"deploy": answer["outcome"] == "ok", "delete": not begun, "update": True}[cell.job]
         swept = scene.run("sweep")
+        wanted = zygote.cloud.in_use(scene.emulator) if in_use else set[str]()
         there = scene.there()
         if in_use and swept["outcome"] == "ok":
             swept = scene.run("sweep", older_than=0)
@@ -254,14 +302,22 @@ def fault_of(cell: Cell, scene: Scene) -> Fault:
         return Fault(kind=kind, call=scene.kill, **{**common, "times": 1})
     if cell.kind == "hang":
         return Fault(kind="hang", seconds=60, **common)
+    if cell.kind == "failed":
+        return Fault(kind="fail_operation", error="InternalServerError", **common)
     return Fault(kind="reset_before" if cell.kind.endswith("before") else "reset_after", **common)
 
 
-def play_all(chosen: list[Cell], *, at_once: int = 2, told: Callable[[Outcome], None] | None = None) -> list[Outcome]:
+def play_all(
+    chosen: list[Cell],
+    *,
+    cloud: Cloud = AKS,
+    at_once: int = 2,
+    told: Callable[[Outcome], None] | None = None,
+) -> list[Outcome]:
     """Run cells, some beside each other."""
     zygotes: queue.Queue[Zygote] = queue.Queue()
     for _ in range(at_once):
-        zygotes.put(Zygote())
+        zygotes.put(Zygote(cloud))
 
     def one(cell: Cell) -> Outcome:
         zygote = zygotes.get()
@@ -308,34 +364,9 @@ def table(outcomes: list[Outcome]) -> str:
     return "\n".join(lines)
 
 
-def register(emulator: Emulator) -> None:
-    """Register the model ``net``, which no cell is about."""
-    from azureml.core import Model
-
-    here = Path.cwd()
-    with tempfile.TemporaryDirectory(dir=here) as folder:
-        file = Path(folder) / "net.onnx"
-        file.write_bytes(b"not a real network")
-        Model.register(emulator.workspace(), str(file), "net", tags={"gpu-infer-template": "onnx"})
-
-
-def services(emulator: Emulator) -> list[tuple[dict[str, str], str]]:
-    """Tags and names of the services that exist."""
-    from azureml.core import Webservice
-
-    return [(service.tags or {}, service.name) for service in Webservice.list(emulator.workspace())]
-
-
-def tagged(emulator: Emulator) -> list[tuple[dict[str, str], str]]:
-    """Tags of the services that exist, and the cluster below each."""
-    from azureml.core import Webservice
-
-    return [(service.tags or {}, service.compute_name) for service in Webservice.list(emulator.workspace())]
-
-
-def write_report(path: Path, outcomes: list[Outcome]) -> None:
+def write_report(path: Path, outcomes: list[Outcome], *, mark: str = "matrix") -> None:
     """Put the table into the page, between its two marks."""
-    begin, end = "<!-- matrix -->\n", "<!-- /matrix -->"
+    begin, end = f"<!-- {mark} -->\n", f"<!-- /{mark} -->"
     text = path.read_text("utf-8")
     head, rest = text.split(begin)
     _, tail = rest.split(end)

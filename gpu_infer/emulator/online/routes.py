@@ -36,6 +36,7 @@ def _put(state: State, request: Request) -> Response:
     if kind == "endpoints.create":
         state.endpoints.check_new(name)
         endpoint = Endpoint(name, mode, compute=_compute(state, properties.get("compute")))
+        endpoint.tags = mapping(body.get("tags"))  # known from the first moment on, however the creation ends
     else:
         endpoint = state.endpoints.find(name)
         endpoint.check_idle()

@@ -14,9 +14,9 @@ from gpu_infer.ledger import Entry
 from gpu_infer.progress import Event, emit
 from gpu_infer.spec import ServiceSpec
 from gpu_infer.targets import records
-from gpu_infer.targets.calls import ask, call, call_timeout
+from gpu_infer.targets.calls import ask, call, call_timeout, deadline
 from gpu_infer.targets.online.sdk import entity, is_absent, is_conflict, is_refusal, key_of, operate, state_of
-from gpu_infer.targets.waiting import remove
+from gpu_infer.targets.waiting import Pauses, remove
 
 __all__ = [
     "change",
@@ -120,7 +120,7 @@ def _after_failure(client: Any, entry: Entry, run: records.Run, error: GpuInferE
         GpuInferError: it was not.
     """
     try:
-        found = look(client, entry.name, twice=True)
+        found = _look_until_settled(client, entry.name)
     except WorkspaceError:
         raise error from error.__cause__  # the entry stays: it may exist
     ours = found is not None and records.read_tags(found.tags).get("run") == run.id
@@ -131,6 +131,16 @@ def _after_failure(client: Any, entry: Entry, run: records.Run, error: GpuInferE
     else:
         records.settle(entry, state="failed")
     raise error from error.__cause__
+
+
+def _look_until_settled(client: Any, name: str) -> Any | None:
+    """The endpoint once Azure does not work on it any more, or when that takes too long; ``None``: there is none."""
+    left, pauses = deadline(call_timeout()), Pauses()
+    while True:
+        found = look(client, name, twice=True)
+        if found is None or state_of(found) not in ("Creating", "Updating") or not left():
+            return found
+        pauses.sleep(lambda: max(left(), 0.01), what="", error=WorkspaceError)
 
 
 def send_traffic(client: Any, name: str, traffic: Mapping[str, int], *, mirror: Mapping[str, int] | None = None) -> Any:

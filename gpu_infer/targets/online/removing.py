@@ -10,7 +10,7 @@ from gpu_infer.progress import Event, emit
 from gpu_infer.targets import records
 from gpu_infer.targets.online import autoscale, compute, deployments, endpoints
 from gpu_infer.targets.online.models import archive_models_of
-from gpu_infer.targets.online.sdk import key_of
+from gpu_infer.targets.online.sdk import key_of, state_of
 
 __all__ = ["delete", "drop_deployment", "remove", "roll_back"]
 
@@ -66,7 +66,7 @@ def delete(client: Any, name: str, *, cluster: bool, model: bool) -> None:
 
 
 def drop_deployment(client: Any, endpoint: str, name: str) -> None:
-    """Delete one deployment; what traffic it has goes to the others before.
+    """Delete one deployment; what traffic it has goes to the others before, or to another one that is ready.
 
     Raises:
         TeardownError: it is still there.
@@ -76,8 +76,10 @@ def drop_deployment(client: Any, endpoint: str, name: str) -> None:
     if found is not None:
         traffic: dict[str, int] = dict(found.traffic or {})
         mirror: dict[str, int] = dict(found.mirror_traffic or {})
-        if traffic.pop(name.lower(), 0) or mirror.pop(name.lower(), 0):
-            endpoints.send_traffic(client, endpoint, _to_hundred(traffic), mirror=mirror)
+        share, copies = traffic.pop(name.lower(), 0), mirror.pop(name.lower(), 0)
+        if share or copies:
+            left = _to_hundred(traffic) or (_heir(client, endpoint, name) if share else {})
+            endpoints.send_traffic(client, endpoint, left, mirror=mirror)
         there = deployments.look(client, endpoint, name)
         deployments.delete_deployment(client, endpoint, name, timeout=DELETE_SECONDS)
         autoscale.drop(client, [] if there is None else [there])
@@ -179,6 +181,16 @@ def _still_used(entry: Entry, users: list[str]) -> TeardownError:
 def _remove_compute(client: Any, entry: Entry) -> None:
     compute.detach(client, entry, timeout=DELETE_SECONDS)
     records.forget(entry)
+
+
+def _heir(client: Any, endpoint: str, gone: str) -> dict[str, int]:
+    """All requests for another deployment that is ready: an update that was cut off may have left the old one."""
+    ready = [
+        one.name
+        for one in deployments.list_deployments(client, endpoint)
+        if one.name != gone and state_of(one) == "Succeeded"
+    ]
+    return {ready[0]: 100} if ready else {}
 
 
 def _to_hundred(traffic: dict[str, int]) -> dict[str, int]:

@@ -8,6 +8,7 @@ from typing import Any
 from gpu_infer.blotting import blotted
 from gpu_infer.client import ScoringClient
 from gpu_infer.errors import DeploymentError, GpuInferError, ScoringError
+from gpu_infer.ledger import Entry
 from gpu_infer.progress import Event, emit
 from gpu_infer.samples import made_up
 from gpu_infer.spec import Rollout, ServiceSpec
@@ -15,7 +16,7 @@ from gpu_infer.targets import records
 from gpu_infer.targets.online import deployments, endpoints, removing
 from gpu_infer.targets.online.sdk import key_of
 
-__all__ = ["REPLACE", "take_over"]
+__all__ = ["REPLACE", "retire", "take_over"]
 
 REPLACE = Rollout(steps=(100,), pause=3.0)
 """How ``deploy(overwrite=True)`` replaces what is there: at once, when the new one is ready and answers."""
@@ -25,7 +26,7 @@ GOLDEN_SECONDS = 120.0
 
 
 def take_over(client: Any, spec: ServiceSpec, new: str, rollout: Rollout) -> None:
-    """Move the traffic of an endpoint to a deployment that is ready, then delete the others.
+    """Move the traffic of an endpoint to a deployment that is ready; ``retire()`` then deletes the others.
 
     Where it does not answer, the traffic goes back to where it was and the new deployment is deleted.
 
@@ -46,7 +47,43 @@ def take_over(client: Any, spec: ServiceSpec, new: str, rollout: Rollout) -> Non
     except BaseException as error:
         _back(client, spec.name, new, before, error)
         raise
-    _retire(client, spec.name, new, rollout)
+    if before:
+        # Before the old ones count as being removed: cut off in between, sweep() must not take both.
+        entry = records.find(key_of(client), records.DEPLOYMENT, deployments.entry_name(spec.name, new))
+        if entry is not None:
+            records.settle(entry, state="live")
+
+
+def retire(client: Any, name: str, new: str, rollout: Rollout) -> None:
+    """Delete what a new deployment has replaced, once it has answered what it still worked on.
+
+    What cannot be deleted is said, and is the next ``sweep()``'s: the new one serves, and is not taken back for that.
+
+    Args:
+        client: of the workspace.
+        name: of the endpoint.
+        new: name of the deployment that serves.
+        rollout: how long the old ones get.
+    """
+    key = key_of(client)
+    going: list[Entry] = []
+    try:
+        old = [one.name for one in deployments.list_deployments(client, name) if one.name != new]
+        entries = [records.find(key, records.DEPLOYMENT, deployments.entry_name(name, one)) for one in old]
+        going = records.take_over([entry for entry in entries if entry is not None], state="deleting")
+        if old:
+            time.sleep(rollout.pause)
+        for one in old:
+            removing.drop_deployment(client, name, one)
+    except BaseException as error:
+        records.settle_all(going, state="failed")  # given up, so the next sweep() has it
+        if not isinstance(error, GpuInferError):
+            raise
+        text = (
+            f"{new!r} serves, and what it has replaced may still be there and billed; gpu_infer.sweep(ml_client) "
+            f"removes it: {error}"
+        )
+        emit(Event(name, "retire", "warning", text))
 
 
 # --- inside -----------------------------------------------------------------------------------------------------------
@@ -123,15 +160,3 @@ def _back(client: Any, name: str, new: str, before: dict[str, int], error: BaseE
             f"Deployment {new!r} of endpoint {name!r} is still there and billed; gpu_infer.sweep(ml_client) removes "
             f"it: {problem}"
         )
-
-
-def _retire(client: Any, name: str, new: str, rollout: Rollout) -> None:
-    """Delete what the new deployment has replaced, once it has answered what it still worked on."""
-    key = key_of(client)
-    old = [one.name for one in deployments.list_deployments(client, name) if one.name != new]
-    entries = {one: records.find(key, records.DEPLOYMENT, deployments.entry_name(name, one)) for one in old}
-    records.take_over([entry for entry in entries.values() if entry is not None], state="deleting")
-    if old:
-        time.sleep(rollout.pause)
-    for one in old:
-        removing.drop_deployment(client, name, one)

@@ -29,7 +29,7 @@ from gpu_infer.targets.online import compute, deployments, endpoints, inventory,
 from gpu_infer.targets.online.inference import deployment_entity
 from gpu_infer.targets.online.models import find_model, missing_model, register_model
 from gpu_infer.targets.online.planning import check_scale, make_plan
-from gpu_infer.targets.online.rollout import REPLACE, take_over
+from gpu_infer.targets.online.rollout import REPLACE, retire, take_over
 from gpu_infer.targets.online.sdk import key_of
 
 __all__ = ["OnlineTarget"]
@@ -158,6 +158,7 @@ class OnlineTarget:
             deployments.wait_ready(self.client, incoming, timeout=timeout)
             take_over(self.client, spec, incoming.name, REPLACE)
             del self._incoming[name]
+            retire(self.client, name, incoming.name, REPLACE)
             return self.find(name)
         found = self.find(name)
         if found.state in ("Healthy", "Parked"):
@@ -223,6 +224,7 @@ class OnlineTarget:
         records.settle_all([one for one in records.entries(self._key) if one.details["run"] == run.id], state="live")
         if entry is not None:
             records.settle(entry, model=model.id)
+        retire(self.client, name, colour, rollout or Rollout())
         return replace(self.find(name), model_ref=model.ref)
 
     def scale(self, name: str, *, replicas: int | tuple[int, int] | None, workers: int | None) -> Deployment:
