@@ -81,3 +81,30 @@ def test_every_call_of_a_deployment_can_go_wrong(start: Callable[..., Emulator],
     walk(client, online)
     met = {call.operation for call in emulator.requests if call.fault == kind}
     assert met >= asked - {"online.result"}  # who deletes again what is gone has nothing to look at
+
+
+@pytest.mark.parametrize("name", ["endpoints.update", "endpoints.delete", "deployments.update", "deployments.delete"])
+def test_what_fails_to_change_or_to_go_is_still_there(start: Callable[..., Emulator], online: Any, name: str) -> None:
+    from azure.core.exceptions import HttpResponseError
+
+    emulator = start()
+    client = emulator.ml_client()
+    online.endpoint(client)
+    online.deploy(client)
+    steps: dict[str, Callable[[], Any]] = {
+        "endpoints.update": lambda: online.send(client, {"blue": 100}),
+        "endpoints.delete": lambda: client.online_endpoints.begin_delete("gpu-rn").result(),
+        "deployments.update": lambda: online.deploy(client, instance_count=2),
+        "deployments.delete": lambda: client.online_deployments.begin_delete("blue", "gpu-rn").result(),
+    }
+    emulator.add_fault(Fault(name, "fail_operation"))
+    with pytest.raises(HttpResponseError, match="An internal server error occurred"):
+        steps[name]()
+    endpoint, deployment = client.online_endpoints.get("gpu-rn"), client.online_deployments.get("blue", "gpu-rn")
+    states = {"endpoints": endpoint.provisioning_state, "deployments": deployment.provisioning_state}
+    failed = name.partition(".")[0]
+    assert {what: state for what, state in states.items() if state != "Succeeded"} == {failed: "Failed"}
+    assert (endpoint.traffic, deployment.instance_count, emulator.billed()) == ({"blue": 0}, 1, ["gpu-rn/blue"])
+    steps[name]()
+    if name.endswith("delete"):
+        assert emulator.billed() == []

@@ -8,6 +8,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import processes
@@ -258,6 +259,34 @@ def test_resize_starts_and_ends_processes(make: Make, tmp_path: Path):
     assert len(supervisors(tmp_path)) == 1
     assert replicas.state() == "Healthy"
     assert ask(replicas)["pid"] == first
+
+
+def test_who_is_served_by_a_process_that_is_too_many_is_served(make: Make, tmp_path: Path):
+    held = f"""
+        import os, pathlib, time
+        here = pathlib.Path({str(tmp_path)!r})
+
+        def init(): ...
+
+        def run(data):
+            (here / f"inside-{{os.getpid()}}").touch()
+            while not (here / "gate").exists():
+                time.sleep(0.01)
+            return os.getpid()
+    """
+    replicas = make(held, replicas=2, processes=None)
+    wait_for(replicas, "Healthy")
+    with ThreadPoolExecutor(3) as pool:
+        asking = [pool.submit(replicas.send, "POST", "/score", {}, b"{}", 60) for _ in range(2)]
+        deadline = time.monotonic() + 30
+        while len(list(tmp_path.glob("inside-*"))) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        resizing = pool.submit(replicas.resize, 1)
+        (tmp_path / "gate").touch()
+        assert [one.result()[0] for one in asking] == [200, 200]
+        resizing.result()
+    assert len(supervisors(tmp_path)) == 1
 
 
 def test_one_process_can_stand_for_all_replicas(make: Make, tmp_path: Path):

@@ -47,7 +47,8 @@ def _put(state: State, request: Request) -> Response:
     rollout = None if foreseen else _begin(state, endpoint, deployment)
 
     def finish() -> Outcome:
-        error = foreseen or _crashed(endpoint, wanted, rollout)
+        same = rollout is deployment.rollout  # those that run already are Kubernetes' business: it starts them anew
+        error = foreseen or (None if same else _crashed(endpoint, wanted, rollout))
         deployment.settle(rollout, error)
         if error is None:
             endpoint.open_doors()

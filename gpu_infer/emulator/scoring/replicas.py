@@ -24,6 +24,8 @@ _MODELS = "azureml-models"
 
 _BOOTING = "Booting worker with pid"
 _CHUNK = 1 << 16
+_PATIENCE = 10.0
+"""Seconds that surplus processes get to answer what they were sent."""
 _HOP_BY_HOP = frozenset(
     ("connection", "content-length", "host", "keep-alive", "proxy-authorization", "te", "transfer-encoding", "upgrade")
 )
@@ -63,6 +65,7 @@ class Replicas:
         self._environment = dict(environment)
         self._wanted = processes
         self._lock = threading.Lock()
+        self._idle = threading.Condition(self._lock)
         self._running: list[_Server] = []
         self._ended: list[_Server] = []  # their logs can still be read
         self._started = 0
@@ -81,6 +84,8 @@ class Replicas:
             surplus = self._running[wanted:]
             del self._running[wanted:]
             self._ended += surplus
+            # Who was sent to one of them a moment ago may not have reached it yet.
+            self._idle.wait_for(lambda: not any(server.busy for server in surplus), _PATIENCE)
         _stop(surplus)
 
     def stop(self) -> None:
@@ -155,8 +160,9 @@ class Replicas:
         try:
             return server.send(method, path, headers, body, timeout)
         finally:
-            with self._lock:
+            with self._idle:
                 server.busy -= 1
+                self._idle.notify_all()
 
     def _server_environment(self) -> dict[str, str]:
         app, models = self._folder / "app", self._folder / _MODELS
