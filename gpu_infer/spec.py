@@ -15,6 +15,7 @@ __all__ = [
     "Auth",
     "Batching",
     "Cluster",
+    "How",
     "ModelRef",
     "Purpose",
     "Resources",
@@ -28,6 +29,7 @@ __all__ = [
 
 TargetName = Literal["local", "aks", "online"]
 Purpose = Literal["FastProd", "DevTest"]
+How = Literal["azureml", "aks"]
 Auth = Literal["key", "token"]
 
 ATTACH_OPTIONS = ("load_balancer_type", "load_balancer_subnet")
@@ -123,9 +125,11 @@ class Cluster:
         options: what else ``AksCompute.provisioning_configuration`` takes, by name: ``ssl_cname``, ``vnet_name``,
             ``load_balancer_type`` and their kin.
         replace_failed: delete a cluster of this name whose creation has failed, and make it anew.
+        how: who creates it: ``"azureml"`` as the tutorials do, with the Basic load balancer that Azure ML gives it;
+            ``"aks"`` AKS itself, with a Standard load balancer, in the resource group of the workspace, to be attached.
 
     Raises:
-        ValueError: less than one node, a purpose or an option that there is not.
+        ValueError: less than one node, a purpose, an option or a way that there is not.
     """
 
     name: str = "aks-gpu"
@@ -136,16 +140,20 @@ class Cluster:
     purpose: Purpose = "FastProd"
     options: Mapping[str, Any] = field(default_factory=dict[str, Any], repr=False)  # paths of keys may be among them
     replace_failed: bool = False
+    how: How = "azureml"
 
     def __post_init__(self) -> None:
         _whole("nodes", self.nodes, at_least=1)
+        if self.how not in ("azureml", "aks"):
+            msg = f'how is "azureml" or "aks", got {self.how!r}.'
+            raise ValueError(msg)
         if self.purpose not in ("FastProd", "DevTest"):
             msg = f'purpose is "FastProd" or "DevTest", got {self.purpose!r}.'
             raise ValueError(msg)
-        known = ATTACH_OPTIONS if self.resource_id else CREATE_OPTIONS
+        known = ATTACH_OPTIONS if self.resource_id or self.how == "aks" else CREATE_OPTIONS
         unknown = sorted(set(self.options) - set(known))
         if unknown:
-            doing = "attached" if self.resource_id else "created"
+            doing = "attached" if known == ATTACH_OPTIONS else "created"
             msg = f"A cluster is {doing} without {', '.join(unknown)}; options= takes {', '.join(sorted(known))}."
             raise ValueError(msg)
 

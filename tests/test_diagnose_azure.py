@@ -229,7 +229,7 @@ SHAPES: list[tuple[str, str, type[GpuInferError], Any, type[GpuInferError], str,
         ),
         ProvisioningError,
         "retired 2025-09-30",
-        "Cluster.attach(resource_id)",
+        'how="aks"',
     ),
     *(
         (

@@ -102,7 +102,7 @@ TEXTS: tuple[Meaning, ...] = (  # the first that matches, so the special before 
     Meaning(
         "`... Basic Load Balancer ...`",
         "Azure no longer makes clusters with the load balancer that Azure ML gives them (retired 2025-09-30).",
-        "Make the cluster in AKS itself (az aks create) and give Cluster.attach(resource_id).",
+        'Cluster(..., how="aks"), or provision_cluster(ws, ..., how="aks"), has AKS itself make it, and attaches it.',
         r"Basic.{0,12}Load ?Balancer",
     ),
     Meaning(

@@ -5,7 +5,7 @@ imported here.
 """
 
 from gpu_infer.preflight.aks import check_aks, check_container, check_room
-from gpu_infer.preflight.clusters import check_cluster, makes_cluster
+from gpu_infer.preflight.clusters import check_cluster, check_way, makes_cluster
 from gpu_infer.preflight.common import choose_template, find_local_model, script_template, template_of_files
 from gpu_infer.preflight.conda_files import lint_conda
 from gpu_infer.preflight.container import without_port
@@ -25,6 +25,7 @@ __all__ = [
     "check_local",
     "check_online",
     "check_room",
+    "check_way",
     "choose_instance_type",
     "choose_template",
     "find_local_model",

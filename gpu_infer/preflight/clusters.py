@@ -10,7 +10,7 @@ from gpu_infer.preflight.facts import ClusterFacts, WorkspaceFacts
 from gpu_infer.preflight.vm_sizes import ANOTHER, gpus_per_node, same_size
 from gpu_infer.spec import Cluster
 
-__all__ = ["check_cluster", "makes_cluster", "nodes_of", "size_of"]
+__all__ = ["check_cluster", "check_way", "makes_cluster", "nodes_of", "size_of"]
 
 CLUSTER_NAME = re.compile(r"[a-zA-Z]([-a-zA-Z0-9]{1,22}[a-zA-Z0-9])")
 RESERVED = ("amlcompute", "containerinstance", "local")
@@ -55,6 +55,18 @@ def check_cluster(cluster: Cluster, facts: WorkspaceFacts) -> list[Finding]:
         *_check_purpose(cluster),
         *_check_options(cluster),
     ]
+
+
+def check_way(cluster: Cluster, facts: WorkspaceFacts) -> list[Finding]:
+    """Whether Azure may refuse a cluster for its load balancer: none with a Basic one is made since 2025-03-31."""
+    if cluster.resource_id is not None or cluster.how == "aks" or not makes_cluster(cluster, facts):
+        return []
+    message = (
+        f"Azure ML gives a cluster that it creates, as {cluster.name!r}, a Basic load balancer, and Azure has retired "
+        "those on 2025-09-30: it may refuse the cluster."
+    )
+    fix = f'Cluster({cluster.name!r}, how="aks") has AKS itself create it, with a Standard one, and attaches it.'
+    return [Finding("warning", "cluster-load-balancer", message, fix)]
 
 
 def makes_cluster(cluster: Cluster, facts: WorkspaceFacts) -> bool:

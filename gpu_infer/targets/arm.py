@@ -9,7 +9,7 @@ from typing import Any
 
 from gpu_infer.targets.calls import load
 
-__all__ = ["Arm", "monitor"]
+__all__ = ["Arm", "containers", "monitor"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,22 @@ def monitor(arm: Arm) -> Generator[Any]:
         "azure.mgmt.monitor.MonitorManagementClient",
         extra="autoscale",
         reached="How many instances serve is left to the load through azure-mgmt-monitor",
+    )
+    with client(arm.credential, arm.subscription_id, base_url=arm.url, **arm.options) as made:
+        yield made
+
+
+@contextmanager
+def containers(arm: Arm) -> Generator[Any]:
+    """A ``ContainerServiceClient``, closed at the end.
+
+    Raises:
+        MissingDependencyError: azure-mgmt-containerservice is not installed.
+    """
+    client: Any = load(
+        "azure.mgmt.containerservice.ContainerServiceClient",
+        extra="clusters",
+        reached="AKS makes clusters through azure-mgmt-containerservice",
     )
     with client(arm.credential, arm.subscription_id, base_url=arm.url, **arm.options) as made:
         yield made

@@ -201,8 +201,8 @@ def tags_of(
         run: that creates it.
         created: seconds since the epoch.
         nodes: that are paid for it: ``vm_size``, and how many (``nodes``).
-        cluster: whose nodes they are: ``created`` by this call, ``attached`` by it, or ``existing`` before; empty where
-            there is none.
+        cluster: whose nodes they are: ``created`` by this call, by AKS itself (``aks``), ``attached`` by it, or
+            ``existing`` before; empty where there is none.
     """
     script = {f"{_PREFIX}script": "own" if spec.entry_script is not None else "bundled"}
     return {**spec.tags, **own_tags(run, created=created, nodes=nodes, cluster=cluster), **script}
@@ -247,7 +247,8 @@ def read_tags(tags: Mapping[str, str] | None) -> dict[str, Any]:
         "run": ours["run"],
         "vm_size": vm_size,
         "nodes": int(nodes) if nodes.isdecimal() else 0,
-        "cluster_created": ours.get("cluster") in ("created", "attached"),
+        "cluster_created": ours.get("cluster") in ("created", "attached", "aks"),
+        "aks": ours.get("cluster") == "aks",
         "attached": ours.get("cluster") == "attached",
         "own_script": ours.get("script") == "own",
     }
@@ -262,6 +263,7 @@ def unwritten(key: str, kind: str, name: str, known: Mapping[str, Any]) -> Entry
         "block": False,
         "owner": ["", 0, ""],
         "attached": known["attached"],
+        "aks": known["aks"],
         "vm_size": known["vm_size"],
         "nodes": known["nodes"],
     }

@@ -119,7 +119,7 @@ def test_a_port_means_nothing_in_azure(
 ) -> None:
     register(workspace)
     made = plan(workspace, "net", environment_variables={"SERVER_PORT": "5001", "A": "1"})
-    assert [(one.level, one.code) for one in made.findings] == [("warning", "port")]
+    assert [(one.level, one.code) for one in made.findings if "port" in one.code] == [("warning", "port")]
     assert made.spec.environment_variables == {"A": "1"}
     capsys.readouterr()
     assert main(["plan", "net", "-w", emulator.url, "--vm-size", T4, "--port", "5001"]) == 0

@@ -56,6 +56,7 @@ def test_a_cluster_is_made_changed_and_removed(clusters: Any, emulator: Emulator
     assert emulator.billed() == ["mine"]
     assert create(clusters, nodes=3).agent_pool_profiles[1].count == 3
     assert clusters.get("GPUS", "mine").agent_pool_profiles[1].count == 3
+    assert clusters.begin_update_tags("gpus", "mine", {"tags": {"of": "all"}}).result().tags == {"of": "all"}
     assert [one.name for one in clusters.list()] == ["mine"]
     assert [one.name for one in clusters.list_by_resource_group("others")] == []
     clusters.begin_delete("gpus", "mine").result()

@@ -89,6 +89,14 @@ def _check_idle(cluster: ManagedCluster) -> None:
         raise Refusal(409, "OperationNotAllowed", message)
 
 
+def _tag(state: State, request: Request) -> Response:
+    cluster = _find(state, request)
+    _check_idle(cluster)
+    cluster.body = {**cluster.body, "tags": mapping(request.document.get("tags"))}
+    state.managed.keep(cluster)
+    return answer(_shown(state, cluster))
+
+
 def _get(state: State, request: Request) -> Response:
     cluster = _find(state, request)
     if cluster.operation:
@@ -171,6 +179,7 @@ def _shown(state: State, cluster: ManagedCluster) -> dict[str, Any]:
 
 ROUTES = (
     Route("PUT", f"{_CLUSTERS}/<name>", "aks.create aks.update", _put, "arm", _name_put),
+    Route("PATCH", f"{_CLUSTERS}/<name>", "aks.tags", _tag, "arm"),
     Route("GET", f"{_CLUSTERS}/<name>", "aks.get", _get, "arm"),
     Route("DELETE", f"{_CLUSTERS}/<name>", "aks.delete", _delete, "arm"),
     Route("GET", _CLUSTERS, "aks.list", _list, "arm"),

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from gpu_infer.diagnose import azure_error
@@ -14,12 +15,22 @@ from gpu_infer.ledger import Entry, exclusive
 from gpu_infer.preflight import ClusterFacts
 from gpu_infer.progress import Event, emit
 from gpu_infer.spec import Cluster
-from gpu_infer.targets import records
-from gpu_infer.targets.aks.sdk import is_absent, is_conflict, is_refusal, sdk
+from gpu_infer.targets import managed_clusters, records
+from gpu_infer.targets.aks.sdk import arm_of, is_absent, is_conflict, is_refusal, sdk
 from gpu_infer.targets.calls import ask, call, deadline
 from gpu_infer.targets.waiting import Pauses, remove
 
-__all__ = ["WAIT_SECONDS", "delete_cluster", "ensure_cluster", "facts_of", "live_sizes", "look"]
+__all__ = [
+    "WAIT_SECONDS",
+    "delete_cluster",
+    "ensure_cluster",
+    "facts_of",
+    "keep_cluster",
+    "live_sizes",
+    "look",
+    "made_elsewhere",
+    "state_of",
+]
 
 WAIT_SECONDS = 3600.0
 """For a cluster to be made: Azure takes about ten minutes, or fails after up to an hour."""
@@ -105,11 +116,13 @@ def ensure_cluster(workspace: Any, cluster: Cluster, run: records.Run, *, timeou
     left = deadline(timeout)
     key = records.workspace_key(workspace)
     # Another process of this machine that creates the same one is waited for, and then its cluster is used.
-    with exclusive(_lock_name(key, cluster.name), wait=_LOCK_SECONDS):
+    patience = timeout if cluster.how == "aks" else _LOCK_SECONDS  # it is only attached when it is there
+    with exclusive(_lock_name(key, cluster.name), wait=patience):
         compute = _usable(workspace, cluster, left)
         ours = compute is None or records.inherit(key, cluster.name, run)
         if compute is None:
-            compute = _create(workspace, cluster, run)
+            make = _make if cluster.how == "aks" and cluster.resource_id is None else _create
+            compute = make(workspace, cluster, run, left)
     _wait(compute, cluster.name, left)
     return compute, ours
 
@@ -117,10 +130,14 @@ def ensure_cluster(workspace: Any, cluster: Cluster, run: records.Run, *, timeou
 def delete_cluster(workspace: Any, entry: Entry, *, timeout: float) -> None:
     """Delete a cluster that we have created, or detach one that we have attached, and see that it is gone.
 
+    One that AKS has made for us is detached, then deleted there.
+
     Raises:
         TeardownError: it is still there.
     """
-    action = "detach" if entry.details["attached"] else "delete"
+    made_by_aks = bool(entry.details.get("aks"))
+    action = "detach" if entry.details["attached"] or made_by_aks else "delete"
+    left = deadline(timeout)
 
     def act(compute: Any) -> None:
         try:
@@ -143,8 +160,31 @@ def delete_cluster(workspace: Any, entry: Entry, *, timeout: float) -> None:
         is_conflict=is_conflict,
         timeout=timeout,
     )
-    records.forget(entry)
     emit(Event(entry.name, f"{action}_cluster", "ok"))
+    if made_by_aks:
+        managed_clusters.delete(arm_of(workspace), entry.name, timeout=left())
+    records.forget(entry)
+
+
+def keep_cluster(workspace: Any, entry: Entry, *, kept: bool, expires: float | None) -> None:
+    """Say in the tags of a cluster how long it lives, where it can carry any."""
+    if entry.details.get("aks"):
+        managed_clusters.keep(arm_of(workspace), entry.name, kept=kept, expires=expires)
+
+
+def made_elsewhere(workspace: Any) -> list[Entry]:
+    """What the tags of AKS clusters tell that were made for a workspace."""
+    key = records.workspace_key(workspace)
+    return managed_clusters.tagged(arm_of(workspace), key=key, workspace=workspace.name)
+
+
+def state_of(workspace: Any, entry: Entry) -> str:
+    """How Azure calls the state of a cluster: of the compute target, else of the AKS cluster that was made for it."""
+    compute = look(workspace, entry.name, twice=True)
+    if compute is not None:
+        return compute.provisioning_state or "unknown"
+    there = managed_clusters.look(arm_of(workspace), entry.name, twice=True) if entry.details.get("aks") else None
+    return "absent" if there is None else managed_clusters.state_of(there)
 
 
 # --- inside -----------------------------------------------------------------------------------------------------------
@@ -178,8 +218,32 @@ def _check_attached(compute: Any, cluster: Cluster) -> None:
         raise PreflightError([Finding("error", "cluster-taken", message, "Attach yours under another name.")])
 
 
-def _create(workspace: Any, cluster: Cluster, run: records.Run) -> Any:
+def _make(workspace: Any, cluster: Cluster, run: records.Run, left: Callable[[], float]) -> Any:
+    """Have AKS make it, then attach it: where that fails it stays written down, and the caller removes it."""
+    resource_id = managed_clusters.make(
+        arm_of(workspace),
+        cluster,
+        run,
+        key=records.workspace_key(workspace),
+        location=workspace.location,
+        workspace=workspace.name,
+        left=left,
+    )
+    emit(Event(cluster.name, "attach_cluster", "start"))
+    attach = sdk("azureml.core.ComputeTarget").attach
+    configuration = _attach_configuration(replace(cluster, resource_id=resource_id))
+    try:
+        return ask(attach, workspace, cluster.name, configuration)
+    except Exception as error:
+        found = look(workspace, cluster.name, twice=True)
+        if found is not None:
+            return found  # our request was done, and its answer lost
+        raise azure_error(error, doing=f"attaching cluster {cluster.name!r}", default=ProvisioningError) from error
+
+
+def _create(workspace: Any, cluster: Cluster, run: records.Run, left: Callable[[], float]) -> Any:
     """Create or attach; a lost answer is looked up, a refusal takes the entry back."""
+    del left  # what Azure ML makes is waited for by its compute target
     attached = cluster.resource_id is not None
     key = records.workspace_key(workspace)
     details = {"attached": attached, "vm_size": "" if attached else cluster.vm_size, "nodes": cluster.nodes}

@@ -15,6 +15,7 @@ from gpu_infer.preflight import (
     WorkspaceFacts,
     check_aks,
     check_room,
+    check_way,
     choose_template,
     find_local_model,
     makes_cluster,
@@ -73,6 +74,7 @@ def make_plan(workspace: Any, spec: ServiceSpec) -> Plan:
     template, script_findings = script_template(spec) if spec.entry_script else (choose_template(spec, found), [])
     findings += script_findings
     model_bytes = bytes_of(model_files(spec.model.path.resolve())) if found and spec.model.path else None
+    findings += check_way(cluster, facts)
     findings += check_aks(spec, facts, found, template, model_bytes=model_bytes, today=datetime.now(UTC).date())
     vm_size, nodes = size_of(cluster, facts), nodes_of(cluster, facts)
     return Plan(
@@ -115,7 +117,9 @@ def _template_of(model: RegisteredModel) -> str:
 def _creates(spec: ServiceSpec, cluster: Cluster, *, exists: bool) -> list[str]:
     created: list[str] = []
     if not exists:
-        what = f"attached from {cluster.resource_id}" if cluster.resource_id else f"{cluster.nodes} x {cluster.vm_size}"
+        by = ", by AKS itself" if cluster.how == "aks" else ""
+        nodes = f"{cluster.nodes} x {cluster.vm_size}{by}"
+        what = f"attached from {cluster.resource_id}" if cluster.resource_id else nodes
         created.append(f"cluster {cluster.name} ({what})")
     if spec.model.path is not None:
         created.append(f"model {spec.model.name} (registered from {spec.model.path})")

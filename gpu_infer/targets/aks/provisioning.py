@@ -10,9 +10,9 @@ from typing import Any, Literal
 from gpu_infer.catalog import DEFAULT_SIZE
 from gpu_infer.errors import GpuInferError, PreflightError
 from gpu_infer.ledger import Entry
-from gpu_infer.preflight import WorkspaceFacts, check_cluster, makes_cluster, resolve_size
+from gpu_infer.preflight import WorkspaceFacts, check_cluster, check_way, makes_cluster, resolve_size
 from gpu_infer.progress import Event, emit
-from gpu_infer.spec import Cluster, seconds_of
+from gpu_infer.spec import Cluster, How, seconds_of
 from gpu_infer.targets import records
 from gpu_infer.targets.aks import clusters
 
@@ -31,6 +31,7 @@ def provision_cluster(
     options: Mapping[str, Any] | None = None,
     replace_retired: bool = True,
     replace_failed: bool = False,
+    how: How = "azureml",
     ttl: float | str | timedelta | None = None,
     keep: bool = False,
     timeout: float | str | timedelta = clusters.WAIT_SECONDS,
@@ -51,6 +52,9 @@ def provision_cluster(
         options: more of ``AksCompute.provisioning_configuration``, such as ``ssl_cname`` or ``vnet_name``.
         replace_retired: ``False`` turns a retired size into an error.
         replace_failed: delete an existing cluster of that name whose provisioning has failed, and create it anew.
+        how: ``"azureml"`` has Azure ML create it, with a Basic load balancer, which Azure may refuse by now; ``"aks"``
+            AKS itself, with a Standard one (extra ``clusters``), and attaches it. Either is deleted by what deletes
+            clusters here.
         ttl: how long a new one lives, 8 hours where ``None``.
         keep: let a new one live for good (or for ``ttl``).
         timeout: to wait for it.
@@ -71,6 +75,7 @@ def provision_cluster(
         purpose=purpose,
         options=dict(options or {}),
         replace_failed=replace_failed,
+        how=how,
     )
     compute = clusters.look(workspace, name)
     facts = WorkspaceFacts(
@@ -87,7 +92,7 @@ def provision_cluster(
             vm_size or DEFAULT_SIZE, facts.sizes, replace_retired=replace_retired, today=today
         )
         cluster = replace(cluster, vm_size=size)
-    findings += check_cluster(cluster, facts)
+    findings += [*check_cluster(cluster, facts), *check_way(cluster, facts)]
     if any(finding.level == "error" for finding in findings):
         raise PreflightError(findings)
     for finding in findings:
@@ -95,7 +100,10 @@ def provision_cluster(
     run = records.new_run(ttl=None if ttl is None else seconds_of(ttl), keep=keep)
     try:
         compute = clusters.ensure_cluster(workspace, cluster, run, timeout=seconds_of(timeout))[0]
-        records.settle_all(_made_by(run, workspace, name), state="live")
+        made = _made_by(run, workspace, name)
+        for entry in made if run.kept and run.expires is None else ():
+            clusters.keep_cluster(workspace, entry, kept=True, expires=None)
+        records.settle_all(made, state="live")
     except BaseException as error:
         _roll_back(workspace, name, run, error)
         raise

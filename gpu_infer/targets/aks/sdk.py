@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlsplit
 
+from gpu_infer.targets.arm import Arm
 from gpu_infer.targets.calls import load
 
-__all__ = ["is_absent", "is_conflict", "is_refusal", "sdk"]
+__all__ = ["arm_of", "is_absent", "is_conflict", "is_refusal", "sdk"]
 
 
 def sdk(name: str) -> Any:
@@ -16,6 +18,36 @@ def sdk(name: str) -> Any:
         MissingDependencyError: the SDK is not installed.
     """
     return load(name, extra="aks", reached="AKS is reached through azureml-core")
+
+
+def arm_of(workspace: Any) -> Arm:
+    """How the resource group of a workspace is reached by the SDKs on azure-core: with the login of the workspace.
+
+    Its ``get_authentication_header()`` is public and works for every kind of login, and renews what has expired; the
+    ``get_token()`` of ``TokenAuthentication`` is not the one that azure-core calls.
+    """
+    auth = workspace.service_context.get_auth()
+    policy: Any = load(
+        "azure.core.pipeline.policies.SansIOHTTPPolicy", extra="clusters", reached="AKS needs azure-core"
+    )
+
+    class Login(policy):
+        """Signs each request."""
+
+        def on_request(self, request: Any) -> None:
+            url: str = request.http_request.url
+            if urlsplit(url).scheme != "https" and urlsplit(url).hostname not in ("127.0.0.1", "localhost"):
+                message = "A token is sent over TLS only."
+                raise ValueError(message)
+            request.http_request.headers.update(auth.get_authentication_header())
+
+    return Arm(
+        workspace.subscription_id,
+        workspace.resource_group,
+        auth,
+        auth._get_cloud_type().endpoints.resource_manager,  # noqa: SLF001 - said nowhere else
+        {"authentication_policy": Login()},
+    )
 
 
 def is_absent(error: BaseException) -> bool:

@@ -80,7 +80,7 @@ class AksTarget:
             records.remember_service(below, spec.name)
         model = self._model(spec, template, run.id)
         nodes = {"vm_size": compute.agent_vm_size or cluster.vm_size, "nodes": compute.agent_count or cluster.nodes}
-        whose = ("attached" if cluster.resource_id is not None else "created") if created else "existing"
+        whose = _whose(cluster, below) if created else "existing"
         details = {
             "model": model.id,
             "cluster": compute.name,
@@ -123,6 +123,8 @@ class AksTarget:
                 text = f"its tags do not say yet that it is kept, for sweep() on other machines; keep() does: {error}"
                 emit(Event(service.name, "keep", "warning", text))
         made = [one for one in records.entries(self._key) if one.details["run"] == run.id]
+        for one in made if run.kept and run.expires is None else ():
+            clusters.keep_cluster(self.workspace, one, kept=True, expires=None)
         records.settle_all(made, state="live")
 
     def wait(self, name: str, *, timeout: float) -> Deployment:
@@ -220,6 +222,8 @@ class AksTarget:
             below = records.find(self._key, records.CLUSTER, entry.details["cluster"])
             all_of_it = [entry, *([] if below is None else [below])]
             entry = records.settle_all(all_of_it, state="live", kept=True, block=False, expires=expires)[0]
+            if below is not None:
+                clusters.keep_cluster(self.workspace, below, kept=True, expires=expires)
         services.add_tags(service, records.lifetime_tags(kept=True, expires=expires))
         return services.deployment_of(service, entry)
 
@@ -268,15 +272,15 @@ class AksTarget:
                 found.append(records.unwritten(self._key, records.SERVICE, service.name, known))
             if known.get("cluster_created"):
                 found.append(records.unwritten(self._key, records.CLUSTER, service.compute_name, known))
-        return found
+        seen = {one.name for one in found if one.kind == records.CLUSTER}
+        return [*found, *(one for one in clusters.made_elsewhere(self.workspace) if one.name not in seen)]
 
     def state_of(self, entry: Entry) -> str:
         """How Azure calls the state of what an entry names; ``absent`` where it is not there."""
         if entry.kind == records.SERVICE:
             service = services.look(self.workspace, entry.name, twice=True)
             return "absent" if service is None else service.state or "unknown"
-        compute = clusters.look(self.workspace, entry.name, twice=True)
-        return "absent" if compute is None else compute.provisioning_state or "unknown"
+        return clusters.state_of(self.workspace, entry)
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
@@ -290,3 +294,10 @@ class AksTarget:
             message = f"There is no service {name!r} in workspace {self.workspace.name!r}. There: {known}."
             raise ServiceNotFoundError(message)
         return service
+
+
+def _whose(cluster: Cluster, below: Entry | None) -> str:
+    """How a cluster of this run has come about, for the tags of its service."""
+    if cluster.resource_id is not None:
+        return "attached"
+    return "aks" if below is not None and below.details.get("aks") else "created"
