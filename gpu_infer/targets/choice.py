@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import importlib
 from typing import TYPE_CHECKING, Any
 
-from gpu_infer.errors import UnsupportedError
+from gpu_infer.errors import PreflightError, UnsupportedError
 from gpu_infer.spec import ModelRef, TargetName
 
 if TYPE_CHECKING:
@@ -56,11 +57,8 @@ def is_registered(workspace: Any, text: str) -> bool:
     Raises:
         WorkspaceError: the workspace refused or did not answer.
     """
-    if _implied(workspace) == "online":
-        from gpu_infer.targets import online as room
-    else:
-        from gpu_infer.targets import aks as room
-    return room.is_registered(workspace, text)
+    name, _, version = text.partition(":")
+    return _models(workspace).find_model(workspace, ModelRef(name, version=version or None)) is not None
 
 
 def local_copy(workspace: Any, ref: ModelRef) -> ModelRef:
@@ -70,11 +68,11 @@ def local_copy(workspace: Any, ref: ModelRef) -> ModelRef:
         PreflightError: it is not registered.
         WorkspaceError: it could not be downloaded.
     """
-    if _implied(workspace) == "online":
-        from gpu_infer.targets import online as room
-    else:
-        from gpu_infer.targets import aks as room
-    return room.local_copy(workspace, ref)
+    models = _models(workspace)
+    model = models.find_model(workspace, ref)
+    if model is None:
+        raise PreflightError([models.missing_model(workspace, ref)])
+    return ModelRef(ref.name, path=models.download_model(workspace, model), version=model.version)
 
 
 # --- inside -----------------------------------------------------------------------------------------------------------
@@ -97,3 +95,8 @@ def _implied(workspace: Any) -> TargetName:
         return "online"
     message = f"workspace is an azureml.core.Workspace or an azure.ai.ml.MLClient, got {type(workspace).__name__}."
     raise TypeError(message)
+
+
+def _models(workspace: Any) -> Any:
+    """The module of the SDK's registered models: both have the same functions."""
+    return importlib.import_module(f"gpu_infer.targets.{_implied(workspace)}.models")

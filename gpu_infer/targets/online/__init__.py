@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from gpu_infer.targets.online.connecting import client_from
-from gpu_infer.targets.online.models import is_registered, local_copy
 from gpu_infer.targets.online.target import OnlineTarget
 
-__all__ = ["OnlineTarget", "client_from", "is_registered", "local_copy"]
+__all__ = ["OnlineTarget", "client_from"]

@@ -34,9 +34,7 @@ __all__ = [
     "download_model",
     "find_model",
     "framework_of",
-    "is_registered",
     "is_triton",
-    "local_copy",
     "missing_model",
     "register_model",
 ]
@@ -62,29 +60,6 @@ def find_model(client: Any, ref: ModelRef) -> RegisteredModel | None:
             return None
         raise azure_error(error, doing=f"looking for model {str(ref)!r}", default=WorkspaceError) from error
     return RegisteredModel(found.name, str(found.version), found)
-
-
-def is_registered(client: Any, text: str) -> bool:
-    """Whether the workspace has a model of that name, or name and version.
-
-    Raises:
-        WorkspaceError: the workspace refused or did not answer.
-    """
-    name, _, version = text.partition(":")
-    return find_model(client, ModelRef(name, version=version or None)) is not None
-
-
-def local_copy(client: Any, ref: ModelRef) -> ModelRef:
-    """A registered model on this machine, downloaded where it is not here yet.
-
-    Raises:
-        PreflightError: it is not registered.
-        WorkspaceError: it could not be downloaded.
-    """
-    model = find_model(client, ref)
-    if model is None:
-        raise PreflightError([missing_model(client, ref)])
-    return ModelRef(ref.name, path=download_model(client, model), version=model.version)
 
 
 def missing_model(client: Any, ref: ModelRef) -> Finding:
