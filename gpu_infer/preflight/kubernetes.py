@@ -21,6 +21,14 @@ _MAKE = (
     "and name it by vm_size=."
 )
 
+INSTALL = (
+    "`az k8s-extension create --name azureml --extension-type Microsoft.AzureML.Kubernetes --config "
+    "enableInference=True inferenceRouterServiceType=LoadBalancer allowInsecureConnections=True "
+    "installNvidiaDevicePlugin=True --cluster-type managedClusters --cluster-name NAME --resource-group GROUP "
+    "--scope cluster` does that"
+)
+"""No SDK that is a dependency here installs an extension."""
+
 
 def check_compute(spec: ServiceSpec, cluster: Cluster, facts: OnlineFacts) -> list[Finding]:
     """Check the compute that a Kubernetes endpoint is to run on.
@@ -108,8 +116,8 @@ def _check_id(cluster: Cluster) -> list[Finding]:
 def _how_to_attach(name: str, cluster: Cluster) -> str:
     what = f"{cluster.resource_id!r}" if cluster.resource_id else "its resource id"
     return (
-        f"cluster=Cluster.attach({what}, name={name!r}) attaches one, on which the Azure ML extension is installed. "
-        "Without cluster= the endpoint is a managed one."
+        f"cluster=Cluster.attach({what}, name={name!r}) attaches one, on which the Azure ML extension is installed "
+        f"({INSTALL}). Without cluster= the endpoint is a managed one."
     )
 
 

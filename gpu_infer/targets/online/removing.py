@@ -54,7 +54,7 @@ def delete(client: Any, name: str, *, cluster: bool, model: bool) -> None:
     except BaseException:
         records.settle_all(going, state="failed")  # given up, so the next sweep() has it
         raise
-    if cluster and kubernetes is None:
+    if cluster and kubernetes is None and (compute.name_of(endpoint) or (entry and entry.details.get("cluster"))):
         emit(Event(name, "delete_cluster", "warning", "its cluster stays: this library has not attached it"))
     if model:
         archived = archive_models_of(client, run) if run else []
