@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from gpu_infer import errors
     from gpu_infer.client import AsyncScoringClient, ClassScores, ScoringClient
     from gpu_infer.deployment import attach, deploy, plan, services
+    from gpu_infer.migration import Migration, MigrationPlan, migrate, migrate_plan
     from gpu_infer.plans import Plan
     from gpu_infer.service import Service
     from gpu_infer.spec import Batching, Cluster, Rollout
@@ -30,6 +31,8 @@ __all__ = [
     "ClassScores",
     "Cluster",
     "Leftover",
+    "Migration",
+    "MigrationPlan",
     "Plan",
     "Rollout",
     "ScoringClient",
@@ -40,6 +43,8 @@ __all__ = [
     "deploy",
     "errors",
     "leftovers",
+    "migrate",
+    "migrate_plan",
     "plan",
     "provision_cluster",
     "services",
@@ -52,6 +57,8 @@ _HOMES = {
     "ClassScores": "client",
     "Cluster": "spec",
     "Leftover": "teardown",
+    "Migration": "migration",
+    "MigrationPlan": "migration",
     "Plan": "plans",
     "Rollout": "spec",
     "ScoringClient": "client",
@@ -60,6 +67,8 @@ _HOMES = {
     "build_inference_config": "targets.aks",
     "deploy": "deployment",
     "leftovers": "teardown",
+    "migrate": "migration",
+    "migrate_plan": "migration",
     "plan": "deployment",
     "provision_cluster": "targets.aks",
     "services": "deployment",

@@ -18,7 +18,7 @@ from gpu_infer._version import __version__
 from gpu_infer.serving.hooks import split_file_hook
 from gpu_infer.serving.labels import LABELS_FILE, check_labels, read_labels
 from gpu_infer.sources import local_imports
-from gpu_infer.spec import ServiceSpec
+from gpu_infer.spec import Batching, ServiceSpec
 
 __all__ = [
     "APP_ROOT",
@@ -28,6 +28,7 @@ __all__ = [
     "azure_environment",
     "bare_template",
     "build_bundle",
+    "bundle_arguments",
     "hook_files",
     "labels_in",
     "load_template",
@@ -38,7 +39,9 @@ __all__ = [
 TEMPLATES = ("tensorflow", "torch", "onnx")
 FRAMEWORK_TEMPLATES = {"tensorflow": "tensorflow", "torch": "torch", "onnxruntime": "onnx"}
 
-BUNDLE_FILES = ("score.py", "gpu_infer_serving", "conda.yml", "gpu_infer.json", "config.json")
+SETTINGS_FILE = "gpu_infer.json"
+
+BUNDLE_FILES = ("score.py", "gpu_infer_serving", "conda.yml", SETTINGS_FILE, "config.json")
 """Names that no file of the user's may have; ``config.json`` the stock server would read as its own."""
 
 GUNICORN = (
@@ -145,10 +148,43 @@ def build_bundle(spec: ServiceSpec, parent: Path, *, template: Template) -> Bund
     (building / "conda.yml").write_text(conda, "utf-8")
     environment = container_environment(spec)
     content = {"version": __version__, "template": template.name, "settings": settings, "environment": environment}
-    (building / "gpu_infer.json").write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", "utf-8")
+    (building / SETTINGS_FILE).write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", "utf-8")
     digest = _digest(building)
     folder = building.rename(parent / f"gpu-infer-{digest}")
     return Bundle(folder, digest, environment)
+
+
+def bundle_arguments(folder: Path) -> dict[str, Any]:
+    """What ``deploy()`` is given to build a bundle anew; what stands for the container alone is left out.
+
+    Args:
+        folder: of the bundle; hooks, labels and conda file are taken from there.
+
+    Raises:
+        ValueError: it is no bundle.
+    """
+    try:
+        content: dict[str, Any] = json.loads((folder / SETTINGS_FILE).read_text("utf-8"))
+        settings: dict[str, Any] = content["settings"]
+        known = {name: settings[name] for name in ("max_batch", "max_queue")}
+        found: dict[str, Any] = {"batching": Batching(**known, enabled=settings["batching"])}
+    except (OSError, LookupError, TypeError, ValueError) as error:
+        message = f"{folder} is no bundle of this library: {error}"
+        raise ValueError(message) from error
+    template: str = content.get("template") or ""
+    if template:
+        found["template"] = template
+    conda = folder / "conda.yml"
+    if template not in TEMPLATES or conda.read_text("utf-8") != load_template(template).conda:
+        found["conda_file"] = conda
+    for role in ("preprocess", "postprocess"):
+        if settings.get(role):
+            found[role] = "|".join(_from_folder(piece.strip(), folder) for piece in settings[role].split("|"))
+    if settings.get("output"):
+        found["output"] = settings["output"]
+    if settings.get("labels"):
+        found["labels"] = folder / settings["labels"]
+    return found
 
 
 def labels_in(given: Path | tuple[str, ...]) -> tuple[str, ...]:
@@ -217,6 +253,14 @@ def _by_name(piece: str) -> str:
     if not path:
         return piece
     return Path(path).name + (f":{function}" if function else "")
+
+
+def _from_folder(piece: str, folder: Path) -> str:
+    """A step of a bundle as ``deploy()`` takes it: files by where they lie."""
+    path, function = split_file_hook(piece)
+    if not path:
+        return piece
+    return str(folder / path) + (f":{function}" if function else "")
 
 
 def _copy_serving(folder: Path) -> None:

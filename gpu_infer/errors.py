@@ -12,7 +12,8 @@
      │    ├── DeploymentTimeoutError not healthy in time (also a TimeoutError)
      │    ├── InsufficientGpuError   no GPU where one was demanded
      │    ├── QuotaError             the subscription's quota does not cover it (also a ProvisioningError)
-     │    └── ImageBuildError        the container image could not be built
+     │    ├── ImageBuildError        the container image could not be built
+     │    └── AnswersDifferError     a migrated service answers otherwise than the old one (.largest, .at)
      ├── ServiceNotFoundError        no service of that name (also a LookupError)
      ├── UnsupportedError            this target cannot do that
      ├── ScoringError                a request got no result (.status, .request_id, .attempts, .elapsed)
@@ -34,6 +35,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 __all__ = [
+    "AnswersDifferError",
     "AuthenticationError",
     "BadInputError",
     "CheckpointError",
@@ -156,6 +158,20 @@ class QuotaError(DeploymentError, ProvisioningError):
 
 class ImageBuildError(DeploymentError):
     """The container image could not be built."""
+
+
+class AnswersDifferError(DeploymentError):
+    """A migrated service gave other answers than the old one, and was removed again; the old one serves on.
+
+    Attributes:
+        largest: the largest absolute difference of two numbers, infinite where answers are not of one form.
+        at: index of the golden item whose answers are farthest apart.
+    """
+
+    def __init__(self, message: str, *, largest: float = float("inf"), at: int = 0) -> None:
+        super().__init__(message)
+        self.largest = largest
+        self.at = at
 
 
 class ServiceNotFoundError(GpuInferError, LookupError):

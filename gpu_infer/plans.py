@@ -10,10 +10,12 @@ from gpu_infer.errors import Finding
 from gpu_infer.notebook import html_table
 from gpu_infer.spec import DEFAULT_CPU_CORES, DEFAULT_MEMORY_GB, DEFAULT_TTL, Cluster, ServiceSpec
 
-__all__ = ["Plan"]
+__all__ = ["HOURS_PER_MONTH", "LINE", "Plan", "fold", "size_in_words", "wrapped"]
 
 HOURS_PER_MONTH = 730
+
 LINE = 110
+"""Columns that a plan takes at most: what most terminals show whole."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ class Plan:
         asked = self.spec.resources.gpus * self.spec.scale.most
         return [
             ("cluster", f"{cluster.name}, {'for production' if cluster.purpose == 'FastProd' else 'dev-test'}"),
-            ("VM size", _vm_size(self.vm_size)),
+            ("VM size", size_in_words(self.vm_size)),
             ("nodes", str(self.nodes or "")),
             ("GPUs", _gpus(self.vm_size, self.nodes, asked, "in the cluster")),
             ("replicas", f"{_between(self.spec)}; {_share(self.spec)} each"),
@@ -149,7 +151,7 @@ class Plan:
         width = max(len(key) for key, _ in self.rows())
         lines = [f"{key:<{width}}  {value}" for key, value in self.rows()]
         for found in self.findings:
-            lines += ["", *_wrapped(found.level.upper(), found.message, width), *_wrapped("", found.fix, width)]
+            lines += ["", *wrapped(found.level.upper(), found.message, width), *wrapped("", found.fix, width)]
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
@@ -162,14 +164,15 @@ def _labels(spec: ServiceSpec) -> str:
     return f"{len(spec.labels):,} given" if isinstance(spec.labels, tuple) else str(spec.labels or "")
 
 
-def _wrapped(head: str, text: str, width: int) -> list[str]:
+def wrapped(head: str, text: str, width: int) -> list[str]:
     """A text beside its head, in lines that most terminals show whole; lines of its own stay."""
     room = LINE - width - 2
-    lines = [piece for line in text.splitlines() for piece in _fold(line, room)]
+    lines = [piece for line in text.splitlines() for piece in fold(line, room)]
     return [f"{head if at == 0 else '':<{width}}  {line}" for at, line in enumerate(lines)]
 
 
-def _fold(line: str, room: int) -> list[str]:
+def fold(line: str, room: int) -> list[str]:
+    """A line in lines of so many columns, words and options left whole; one empty line where it is empty."""
     return textwrap.wrap(line, room, break_long_words=False, break_on_hyphens=False, drop_whitespace=True) or [""]
 
 
@@ -177,7 +180,7 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def _vm_size(name: str) -> str:
+def size_in_words(name: str) -> str:
     """A size with what is in it."""
     size = find_size(name) if name else None
     if size is None:

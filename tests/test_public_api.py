@@ -20,6 +20,7 @@ PACKAGE = Path(gpu_infer.__file__).parent
 SOURCES = sorted(path for path in PACKAGE.rglob("*.py") if "templates" not in path.parts)
 FLOORS = [
     {"cli", "testing", "demo", "emulator"},
+    {"migration"},
     {"deployment", "arguments", "load", "smoke", "teardown"},
     {"service"},
     {"targets"},

@@ -4,6 +4,7 @@
 
     app        the commands, in the order of `--help`
     start      ``demo``, ``plan``, ``deploy``
+    migrate    ``migrate``: from a web service on AKS to an online endpoint
     use        ``ls``, ``logs``, ``stats``, ``down``, ``sweep``
     score      ``score``: a few files, or any number of items; score_inputs and score_tables read them, score_outputs
                writes results to files

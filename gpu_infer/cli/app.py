@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import gpu_infer
-from gpu_infer.cli import bench, change, emulate, prepare, score, start, use
+from gpu_infer.cli import bench, change, emulate, migrate, prepare, score, start, use
 
 __all__ = ["app"]
 
@@ -20,7 +20,7 @@ app: typer.Typer = typer.Typer(
 )
 
 _PANELS = {
-    "Start a service": (start.demo, start.plan, start.deploy),
+    "Start a service": (start.demo, start.plan, start.deploy, migrate.migrate),
     "Use a service": (use.ls, score.score, bench.bench, use.logs, use.stats, use.down, use.sweep),
     "Change what it costs": (change.scale, change.park, change.unpark),
     "Set up": (prepare.doctor, prepare.init, emulate.emulator),

@@ -18,11 +18,13 @@ if TYPE_CHECKING:
     from gpu_infer.cli.doctor import Check
     from gpu_infer.cli.project import Written
     from gpu_infer.demo import DemoReport, Digit
+    from gpu_infer.errors import Finding
+    from gpu_infer.migration import MigrationPlan
     from gpu_infer.plans import Plan
     from gpu_infer.service import Service
     from gpu_infer.teardown import Leftover
 
-__all__ = ["checks", "demo", "files", "leftovers", "plan", "service", "service_dict", "services", "stats"]
+__all__ = ["checks", "demo", "files", "leftovers", "migration", "plan", "service", "service_dict", "services", "stats"]
 
 _STATE_STYLES = {"Healthy": "green", "Starting": "yellow", "Unhealthy": "yellow", "Failed": "red"}
 _MARKS = {"ok": ("✓", "green"), "missing": ("·", "dim"), "warning": ("!", "yellow"), "error": ("✗", "bold red")}
@@ -113,16 +115,34 @@ def plan(made: Plan) -> None:
     if made.creates:
         shown.insert(-1, ("creates", creates))
     console.print(screen.rows_table(shown))
-    styles = {"error": "bold red", "warning": "bold yellow", "info": "bold"}
-    for found in made.findings:
-        console.print()
-        console.print(Text.assemble((f"{found.level.capitalize()}: ", styles[found.level]), typed(found.message)))
-        if found.fix:
-            console.print(Text(typed(found.fix), style="cyan"))
+    _findings(made.findings)
     if made.errors:
         count = "An error stands" if len(made.errors) == 1 else f"{len(made.errors)} errors stand"
         console.print()
         console.print(Text(f"{count} in the way: nothing would be started.", style="bold red"))
+
+
+def migration(made: MigrationPlan) -> None:
+    """What a web service on AKS becomes: what maps to what, and what does not."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for title in ("", "AKS WEB SERVICE", "ONLINE ENDPOINT"):
+        table.add_column(title, style="bold" if not title else None, no_wrap=not title, overflow="fold")
+    for move in made.moves:
+        style = "bold cyan" if move.what == "service" else "bold" if move.what == "price" else ""
+        table.add_row(move.what, Text(move.before), Text(move.after, style=style))
+    screen.out().print(table)
+    _findings(made.findings)
+
+
+def _findings(found: Sequence[Finding]) -> None:
+    """What checks have found, each with what to do about it."""
+    console = screen.out()
+    styles = {"error": "bold red", "warning": "bold yellow", "info": "bold"}
+    for finding in found:
+        console.print()
+        console.print(Text.assemble((f"{finding.level.capitalize()}: ", styles[finding.level]), typed(finding.message)))
+        if finding.fix:
+            console.print(Text(typed(finding.fix), style="cyan"))
 
 
 def stats(counters: Mapping[str, Any], device: Mapping[str, Any]) -> None:

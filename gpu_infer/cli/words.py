@@ -8,9 +8,9 @@ __all__ = ["typed"]
 
 _ARGUMENTS = (
     "name|template|output|preprocess|postprocess|labels|entry_script|conda_file|workers|timeout|ttl|wait|overwrite|cluster|"
-    "vm_size|nodes|replicas|cpu_cores|memory_gb"
+    "vm_size|nodes|replicas|cpu_cores|memory_gb|golden|tolerance"
 )
-"""Of ``deploy()``; their options are called the same."""
+"""Of ``deploy()`` and ``migrate()``; their options are called the same."""
 
 _PHRASES = (
     (r'Cluster\(\.\.\., purpose="DevTest"\)|(?<!, )purpose="DevTest"', "--dev-test"),
