@@ -125,7 +125,7 @@ class Plan:
             ]
         return [
             ("endpoint", f"managed, {new}"),
-            ("VM size", _vm_size(self.vm_size)),
+            ("VM size", size_in_words(self.vm_size)),
             ("instances", _between(spec)),
             ("GPUs", _gpus(self.vm_size, most, spec.resources.gpus * most, "in the instances")),
             ("quota", self.quota),

@@ -34,6 +34,7 @@ LONGEST = (
     "local/test_workers.py",
     "test_cli.py",
     "test_fuzz.py",
+    "online/test_migrate.py",
     "emulator/test_plugin.py",
     "local/test_short_way.py",
     "aks/test_half_made.py",

@@ -81,12 +81,12 @@ def _code(
     old: WebService, described: Mapping[str, Any] | None, changes: Mapping[str, Any]
 ) -> tuple[str, dict[str, Any], list[Finding]]:
     """Where the code comes from, in words and as arguments."""
-    if "entry_script" in changes:
-        return f"{changes['entry_script']}, as given", {}, []
-    if old.ours:
+    if old.ours and "entry_script" not in changes:
         return _bundle(old, described, changes)
-    conda = {"conda_file": old.conda_file} if old.conda_file is not None else {}
+    conda: dict[str, Any] = {"conda_file": old.conda_file} if old.conda_file is not None else {}
     findings = _image(old, changes)
+    if "entry_script" in changes:
+        return f"{changes['entry_script']}, as given", {} if old.ours else conda, findings
     script = old.code / (old.entry_script or "score.py") if old.code is not None else None
     if script is None or not script.is_file():
         problem = old.code_problem or f"there is no {old.entry_script or 'score.py'} in it"

@@ -14,7 +14,7 @@ from gpu_infer.errors import Finding, GpuInferError
 from gpu_infer.migration.mapping import Mapped, mapped
 from gpu_infer.notebook import html_table
 from gpu_infer.plans import HOURS_PER_MONTH, LINE, Plan, fold, size_in_words, wrapped
-from gpu_infer.spec import Scale
+from gpu_infer.spec import Scale, seconds_of
 from gpu_infer.targets.aks import WebService, read_web_service
 
 __all__ = ["MigrationPlan", "Move", "migrate_plan"]
@@ -208,7 +208,7 @@ def _moves(old: WebService, found: Mapped, made: Plan | None) -> list[Move]:
             old.scoring_uri,
             f"https://{arguments['name']}.{old.location or 'REGION'}.inference.ml.azure.com/score",
         ),
-        Move("time-out", f"{old.timeout:g} s, then 504", f"{arguments['timeout']:g} s, then 408"),
+        Move("time-out", f"{old.timeout:g} s, then 504", f"{seconds_of(arguments['timeout']):g} s, then 408"),
         Move("when busy", f"waits {old.queue_ms:,} ms, then 503", "429 above twice what runs at once"),
         Move("script fails", "502", "424"),
         Move("tags", ", ".join(old.tags) or "none", _same(arguments["tags"] == old.tags, ", ".join(arguments["tags"]))),

@@ -147,7 +147,7 @@ def _made_up(workspace: Any, made: MigrationPlan) -> Any:
     if made.old.ours:
         with attach(made.service, workspace) as service:
             try:
-                return made_up(service.describe())
+                return [made_up(service.describe())]  # a list: behind a hook, one item may look as many do
             except ValueError as error:
                 why = str(error).rstrip(".")
     message = f"There is nothing to ask web service {made.service!r} and the new one, to compare their answers: {why}."

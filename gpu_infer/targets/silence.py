@@ -18,8 +18,13 @@ from gpu_infer.blotting import blotted
 
 __all__ = ["quiet", "quiet_operation"]
 
-_TALKATIVE = ("urllib3.connectionpool", "msrest.http_logger", "azure.core.pipeline.policies.http_logging_policy")
-"""Loggers that write whole requests. Filtered while a call of ours runs: they are not ours."""
+_TALKATIVE = (
+    "urllib3.connectionpool",
+    "msrest.http_logger",
+    "azure.core.pipeline.policies.http_logging_policy",
+    "azureml._file_utils.file_utils",
+)
+"""Loggers that write addresses of requests. Filtered while a call of ours runs: they are not ours."""
 
 _POLLER = "LROPoller("
 """What azure-core calls the thread that looks after a long operation."""
@@ -68,7 +73,7 @@ class _Muffler:
 
 
 class _Blotter(logging.Filter):
-    """Takes addresses with a signature, and tokens, out of what is logged of a request where somebody logs at DEBUG."""
+    """Takes addresses with a signature, and tokens, out of what is logged of a request."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         text = record.getMessage()

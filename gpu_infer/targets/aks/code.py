@@ -24,6 +24,9 @@ from gpu_infer.targets.calls import call
 
 __all__ = ["conda_in_state", "fetch_code"]
 
+CODE_SECONDS = 60.0
+"""For one uploaded file. The SDK tries a storage account that lets nobody in for nearly five minutes."""
+
 _ARTIFACT = "aml://artifact/"
 
 
@@ -87,7 +90,16 @@ def _fetch(workspace: Any, name: str, assets: Sequence[Mapping[str, Any]], folde
             origin, container, path = str(asset["url"]).removeprefix(_ARTIFACT).split("/", 2)
             file = partial / PurePosixPath(str(asset.get("id") or path)).name
             doing = f"downloading the code of service {name!r}"
-            call(client.download_artifact, origin, container, path, str(file), doing=doing, default=WorkspaceError)
+            call(
+                client.download_artifact,
+                origin,
+                container,
+                path,
+                str(file),
+                doing=doing,
+                default=WorkspaceError,
+                timeout=CODE_SECONDS,
+            )
             if asset.get("unpack"):
                 with tarfile.open(file) as archive:
                     archive.extractall(partial, filter="data")
