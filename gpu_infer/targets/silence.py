@@ -93,7 +93,6 @@ class _Hush(logging.Filter):
 _blotter, _hush = _Blotter(), _Hush()
 _silent: dict[int, int] = {}
 _lock = threading.Lock()
-_mufflers: dict[str, _Muffler] = {}
 _hushed: list[logging.Filterer] = []
 
 
@@ -104,8 +103,7 @@ def _is_silent(thread: int | None, name: str | None) -> bool:
 @contextlib.contextmanager
 def _silenced(who: int) -> Generator[None]:
     with _lock:
-        if not _silent:
-            _begin()
+        _begin()  # each time: a call that was given up may hang on for minutes, and meanwhile the streams be others
         _silent[who] = _silent.get(who, 0) + 1
     try:
         yield
@@ -120,8 +118,9 @@ def _silenced(who: int) -> Generator[None]:
 
 def _begin() -> None:
     for name in ("stdout", "stderr"):
-        _mufflers[name] = _Muffler(getattr(sys, name))
-        setattr(sys, name, cast("TextIO", _mufflers[name]))
+        stream = getattr(sys, name)
+        if not isinstance(stream, _Muffler):
+            setattr(sys, name, cast("TextIO", _Muffler(stream)))
     for name in _TALKATIVE:
         logging.getLogger(name).addFilter(_blotter)
     for noisy in _noisy():
@@ -131,9 +130,9 @@ def _begin() -> None:
 
 def _end() -> None:
     for name in ("stdout", "stderr"):
-        muffler = _mufflers.pop(name)
-        if getattr(sys, name) is muffler:  # else somebody has put another in its place meanwhile
-            setattr(sys, name, muffler.original)
+        stream = getattr(sys, name)
+        if isinstance(stream, _Muffler):  # else somebody has put another in its place meanwhile
+            setattr(sys, name, stream.original)
     for name in _TALKATIVE:
         logging.getLogger(name).removeFilter(_blotter)
     while _hushed:

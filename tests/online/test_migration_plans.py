@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +21,7 @@ from gpu_infer.migration.comparing import asking, compare, difference
 from gpu_infer.migration.mapping import mapped
 from gpu_infer.spec import ModelRef, Scale
 from gpu_infer.targets import aks
-from gpu_infer.targets.aks import WebCluster, WebService, code
+from gpu_infer.targets.aks import WebCluster, WebService
 from gpu_infer.targets.base import Deployment
 
 T4 = "Standard_NC4as_T4_v3"
@@ -142,6 +145,7 @@ def test_an_autoscaler_tokens_and_long_requests(workspace: Any, client: Any, dep
     assert moves(plan)["replicas"][0].startswith("1 to 3 replicas by load")
 
 
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")  # of the SDK, where a download fails
 @pytest.mark.parametrize("operation", ["artifacts.content", "blob.get"])
 def test_code_that_cannot_be_read_is_asked_for(
     workspace: Any,
@@ -154,7 +158,8 @@ def test_code_that_cannot_be_read_is_asked_for(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     deployed()
-    monkeypatch.setattr(code, "CODE_SECONDS", 0.5)
+    # The SDK would wait 2, 4, 16 and 256 s before it tries again.
+    monkeypatch.setattr("azureml._file_utils.file_utils.time", SimpleNamespace(sleep=lambda _: None))
     emulator.add_fault(Fault(operation, status=403, times=None))
     plan = gpu_infer.migrate_plan(workspace, client, "old")
     assert [finding.code for finding in plan.errors] == ["code"]
@@ -166,7 +171,8 @@ def test_code_that_cannot_be_read_is_asked_for(
     plan = gpu_infer.migrate_plan(workspace, client, "old", entry_script=tmp_path / "old.py")
     assert plan.errors == ()
     assert plan.arguments["conda_file"].exists()  # that is in the answer itself
-    assert "sig=" not in caplog.text + str(plan)
+    assert not re.search(r"sig=[^*]", caplog.text + str(plan))
+    gc.collect()  # here, where the sockets that it left open are forgiven
 
 
 def test_a_service_of_ours_whose_bundle_cannot_be_read_and_that_does_not_answer(
