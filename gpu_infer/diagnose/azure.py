@@ -41,6 +41,15 @@ _UNKNOWN = Meaning("", "", "Repeat the call. If it stays so, open a support requ
 _REFUSED = Meaning("", "Azure refuses the request.", "Correct what it names, or open a support request.")
 _INSIDE = Meaning("", "Azure failed inside.", "Repeat the call. If it stays so, open a support request.")
 
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+"""``azure-ai-ml`` writes its own refusals in colours."""
+
+_TOLD_TWICE = re.compile(r"\((\w+)\) (.*?)\s+Code: \1\s+Message: \2(?:\s|$)", re.DOTALL)
+"""How azure-core prints a body: code and message, and both once more."""
+
+_FAILED_LATER = {"InternalServerError": 500, "ServiceUnavailable": 503}
+"""Codes of operations that have failed, which Azure tells with status 200, and the status that means the same."""
+
 _REASONS = {status.phrase.lower(): status.value for status in HTTPStatus}
 _STATUS = re.compile(r"(?:Response Code|status_code|StatusCode|statusCode)\W{1,4}(\d{3})\b")
 _REASON = re.compile(r"invalid status code '([\w ]+)'", re.IGNORECASE)
@@ -86,7 +95,7 @@ def azure_error(
     lines = [f"{doing[:1].upper()}{doing[1:]} failed: {because or words or 'Azure does not say why.'}", meaning.do]
     shown = status if status and status >= 400 else None
     if words and because and type(error) not in (KeyError, AttributeError, TypeError):  # slips of the SDK tell nothing
-        who = "Azure says" if error is None or shown or _body(said) else "The SDK says"
+        who = "Azure says" if error is None or shown or _code(error) or _body(said) else "The SDK says"
         lines.append(f"{who}{f' ({shown})' if shown else ''}: {words}")
     if issubclass(kind, DeploymentTimeoutError) and logs.strip():
         lines.append(f"The end of its log:\n{tail(logs, SHOWN_LINES)}")
@@ -110,9 +119,9 @@ def _text(error: BaseException | None) -> str:
         return ""
     message = getattr(error, "message", None)
     if isinstance(message, str) and message:
-        return message
+        return _COLOURS.sub("", message)
     try:
-        return str(error) or type(error).__name__
+        return _COLOURS.sub("", str(error)) or type(error).__name__
     except Exception:  # noqa: BLE001 - the SDK's __str__ itself fails where Azure's body has no details
         return type(error).__name__
 
@@ -137,13 +146,21 @@ def _meaning(error: BaseException | None, said: str, status: int | None) -> Mean
         if re.search(meaning.pattern, plain, re.IGNORECASE):
             return meaning
     names = {kind.__name__ for kind in type(error).__mro__} if error is not None else set[str]()
-    if status is None or names & {"ClientAuthenticationError", "ResourceExistsError"}:
+    # Azure itself names a code in JSON; without one it is a storage account that has answered.
+    if status is None or (names & {"ClientAuthenticationError", "ResourceExistsError"} and not _code(error)):
         for family, meaning in KINDS:
             if names & set(family):
                 return meaning
-    if status is None or status < 400:
+    if status is not None and status < 400:
+        status = _FAILED_LATER.get(_code(error))
+    if status is None:
         return _UNKNOWN
     return STATUSES.get(status, _REFUSED if status < 500 else _INSIDE)
+
+
+def _code(error: BaseException | None) -> str:
+    """The code of Azure's error, in the form of azure-core."""
+    return str(getattr(getattr(error, "error", None), "code", None) or "")
 
 
 def _arithmetic(meaning: Meaning, said: str) -> str:
@@ -174,6 +191,7 @@ def _quota(said: str) -> str:
 def _words(said: str) -> str:
     """Azure's message out of what the SDK makes of it, on one line and not too long."""
     text = _unfolded(_body(said) or re.sub(r"Headers: \{.*?\}\n", "", said, flags=re.DOTALL))
+    text = _TOLD_TWICE.sub(r"\1: \2 ", text).replace("Exception Details:", "")
     # Blotted before it is cut, or the rest of a half key would not be recognised.
     text = " ".join(blotted(text).split())
     return text if len(text) <= MOST_SAID else f"{text[:MOST_SAID]}..."

@@ -1,7 +1,8 @@
 """What Azure and its SDKs say, and what it means: the table behind ``azure_error`` and ``docs/errors.md``.
 
-Sources: azureml-core 1.61 as it behaves against a server that answers each way (its exceptions and texts), Microsoft's
-troubleshooting pages (azure-ai-docs), and issues of Azure/MachineLearningNotebooks where Azure's own bodies are quoted.
+Sources: azureml-core 1.61 and azure-ai-ml 1.35 as they behave against a server that answers each way (their exceptions
+and texts), Microsoft's troubleshooting pages (azure-ai-docs), and issues of Azure/MachineLearningNotebooks where bodies
+of Azure itself are quoted.
 """
 
 from __future__ import annotations
@@ -88,10 +89,11 @@ TEXTS: tuple[Meaning, ...] = (  # the first that matches, so the special before 
         r"not a supported VM ?size|VMSizeNotSupported|requested VM size .* not available",
     ),
     Meaning(
-        "`SkuNotAvailable`, `AllocationFailed`, `OverconstrainedAllocationRequest`",
+        "`SkuNotAvailable`, `AllocationFailed`, `OverconstrainedAllocationRequest`, `OutOfCapacity`",
         "The region has no machine of this size free at the moment: quota is a permission, not a machine.",
         "Try again later, or take another size or region.",
-        r"SkuNotAvailable|AllocationFailed|OverconstrainedAllocation|capacity restrictions?",
+        r"SkuNotAvailable|AllocationFailed|OverconstrainedAllocation|capacity restrictions?|OutOfCapacity|"
+        r"lack of Azure Machine Learning capacity",
     ),
     Meaning(
         "`... belongs to a specialty Sku. It requires your subscription to be whitelisted`",
@@ -224,17 +226,23 @@ TEXTS: tuple[Meaning, ...] = (  # the first that matches, so the special before 
         r"have access to .*subscription|subscription .* (?:not found|could not be found)|isn't in your subscriptions",
     ),
     Meaning(
-        "`AADSTS700082`, `Please run 'az login'`, `AuthenticationException`",
+        "`AADSTS700082`, `Please run 'az login'`, `AuthenticationException`, `... failed to retrieve a token`",
         "The login to Azure failed or has expired.",
         "Log in again (az login), or renew the service principal's secret.",
         r"AADSTS\d+|az login|AuthenticationException|authentication failed|Could not retrieve user token|"
-        r"Get Token request returned http error",
+        r"Get Token request returned http error|failed to retrieve a token",
     ),
     Meaning(
         "`... must be unique per cluster`",
         "The cluster still knows an endpoint of this name: deleting one takes a while.",
         "Wait a few minutes, or take another name.",
         r"must be unique per cluster",
+    ),
+    Meaning(
+        "`There is already an active operation on ...`",
+        "Azure is still working on it: on what this or another call has asked for before.",
+        "Wait until that has ended, then repeat the call.",
+        r"already an active operation|another operation .{0,60}(?:is )?in progress",
     ),
     Meaning(
         "`DeletionRequired`: the model is used by a service",
@@ -274,15 +282,16 @@ TEXTS: tuple[Meaning, ...] = (  # the first that matches, so the special before 
     ),
     Meaning(
         "`'NoneType' object has no attribute ...` (from the SDK)",
-        "The SDK went on after a request of its own had failed, or was given an InferenceConfig it cannot read.",
-        "Try again; make the Workspace anew where Azure could not be reached when it was made.",
+        "The SDK went on after a request of its own had failed, was given an InferenceConfig it cannot read, or missed "
+        "something in an answer of Azure.",
+        "Try again; make the Workspace or MLClient anew where Azure could not be reached when it was made.",
         r"'NoneType' object has no attribute",
     ),
     Meaning(
-        "`terminal state, ... Canceled`",
+        "`terminal state, ... Canceled`, `(Canceled) ...`",
         "The operation was cancelled, by Azure or by somebody with access to the workspace.",
         "Repeat the call.",
-        r"terminal state, .*(?:Canceled|Cancelled)",
+        r"terminal state, .*(?:Canceled|Cancelled)|^\((?:Canceled|Cancelled)\)",
     ),
     Meaning(
         "`Response Code: None`",

@@ -48,12 +48,16 @@ STATUSES: dict[int, Meaning] = {
 KINDS: tuple[tuple[tuple[str, ...], Meaning], ...] = (
     (
         ("ResourceExistsError",),
-        Meaning("`azure.core ResourceExistsError`", "The upload met a file that is there already.", "Repeat the call."),
+        Meaning(
+            "`azure.core ResourceExistsError` of a storage account",
+            "The upload met a file that is there already.",
+            "Repeat the call.",
+        ),
     ),
     (
         ("ClientAuthenticationError",),
         Meaning(
-            "`azure.core ClientAuthenticationError`",
+            "`azure.core ClientAuthenticationError` of a storage account",
             "The storage account refused the upload: the address that Azure gave for it has expired, or the account is "
             "closed to this network.",
             "Repeat the call; else open the account's firewall to this machine.",

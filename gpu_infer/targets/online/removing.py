@@ -12,7 +12,7 @@ from gpu_infer.targets.online import autoscale, compute, deployments, endpoints
 from gpu_infer.targets.online.models import archive_models_of
 from gpu_infer.targets.online.sdk import key_of, state_of
 
-__all__ = ["delete", "drop_deployment", "remove", "roll_back"]
+__all__ = ["delete", "deployments_below", "drop_deployment", "remove", "roll_back"]
 
 DELETE_SECONDS = 2400.0
 """For an endpoint to be gone: some minutes as a rule."""
@@ -34,7 +34,7 @@ def delete(client: Any, name: str, *, cluster: bool, model: bool) -> None:
         WorkspaceError: a model could not be archived.
     """
     entry = records.find(key_of(client), records.SERVICE, name)
-    below = _deployments_below(client, name)
+    below = deployments_below(client, name)
     endpoint = endpoints.look(client, name) if entry is None and (model or cluster) else None
     run = entry.details["run"] if entry else records.read_tags(endpoint.tags if endpoint else None).get("run", "")
     kubernetes = _compute_below(client, name, entry, endpoint) if cluster else None
@@ -112,7 +112,7 @@ def remove(client: Any, entry: Entry) -> None:
     there = deployments.list_deployments(client, entry.name)
     endpoints.delete_endpoint(client, entry.name, timeout=DELETE_SECONDS)
     autoscale.drop(client, there)
-    for one in _deployments_below(client, entry.name):
+    for one in deployments_below(client, entry.name):
         records.forget(one)
     records.forget(entry)
 
@@ -138,13 +138,14 @@ def roll_back(client: Any, run: records.Run, error: BaseException) -> None:
             emit(Event(entry.name, f"remove_{entry.kind}", "warning", left))
 
 
-# --- inside -----------------------------------------------------------------------------------------------------------
-
-
-def _deployments_below(client: Any, endpoint: str) -> list[Entry]:
+def deployments_below(client: Any, endpoint: str) -> list[Entry]:
+    """What the ledger has of the deployments of an endpoint."""
     below = f"{endpoint}/"
     found = records.entries(key_of(client))
     return [one for one in found if one.kind == records.DEPLOYMENT and one.name.startswith(below)]
+
+
+# --- inside -----------------------------------------------------------------------------------------------------------
 
 
 def _compute_below(client: Any, name: str, entry: Entry | None, endpoint: Any | None) -> Entry | None:

@@ -48,10 +48,10 @@ def take_over(client: Any, spec: ServiceSpec, new: str, rollout: Rollout) -> Non
         _back(client, spec.name, new, before, error)
         raise
     if before:
-        # Before the old ones count as being removed: cut off in between, sweep() must not take both.
-        entry = records.find(key_of(client), records.DEPLOYMENT, deployments.entry_name(spec.name, new))
-        if entry is not None:
-            records.settle(entry, state="live")
+        # The new one first: cut off in between, sweep() must not take both.
+        going, coming = _entries(client, spec.name, new)
+        records.settle_all(coming, state="live")
+        records.take_over(going, state="deleting")
 
 
 def retire(client: Any, name: str, new: str, rollout: Rollout) -> None:
@@ -65,12 +65,9 @@ def retire(client: Any, name: str, new: str, rollout: Rollout) -> None:
         new: name of the deployment that serves.
         rollout: how long the old ones get.
     """
-    key = key_of(client)
-    going: list[Entry] = []
+    going, _ = _entries(client, name, new)
     try:
         old = [one.name for one in deployments.list_deployments(client, name) if one.name != new]
-        entries = [records.find(key, records.DEPLOYMENT, deployments.entry_name(name, one)) for one in old]
-        going = records.take_over([entry for entry in entries if entry is not None], state="deleting")
         if old:
             time.sleep(rollout.pause)
         for one in old:
@@ -112,6 +109,13 @@ def _move(client: Any, spec: ServiceSpec, new: str, rollout: Rollout, *, endpoin
             endpoints.send_traffic(client, spec.name, {new: step, **_shares(before, 100 - step)})
             time.sleep(rollout.pause)
             _check(scoring, spec.name, new, golden)
+
+
+def _entries(client: Any, name: str, new: str) -> tuple[list[Entry], list[Entry]]:
+    """What the ledger has of the deployments that are replaced, and of the new one."""
+    below = removing.deployments_below(client, name)
+    known = deployments.entry_name(name, new)
+    return [one for one in below if one.name != known], [one for one in below if one.name == known]
 
 
 def _golden(scoring: ScoringClient, spec: ServiceSpec, rollout: Rollout) -> tuple[Any, ...]:
