@@ -62,7 +62,8 @@ class Comparison:
 
     def __str__(self) -> str:
         apart = f"at most {self.largest:.3g}" if math.isfinite(self.largest) else "in form"
-        return f"{self.requests} answers compared, differing {apart}" + (f" ({self.what})" if self.what else "")
+        count = f"{self.requests} answer{'' if self.requests == 1 else 's'}"
+        return f"{count} compared, differing {apart}" + (f" ({self.what})" if self.what else "")
 
 
 @contextmanager
