@@ -69,8 +69,9 @@ def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
             found = stack.enter_context(EMULATED[name]())
         else:
             patch.delenv("GPU_INFER_HOME")  # the user's own ledger: sweep() finds there what a killed run has left
-            found = stack.enter_context(LIVE[name](os.environ))
-            places.check_price(found, twice, os.environ)
+            environment = places.environment(request.config.invocation_params.dir)
+            found = stack.enter_context(LIVE[name](environment))
+            places.check_price(found, twice, environment)
         try:
             yield found
         finally:

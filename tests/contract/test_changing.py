@@ -91,7 +91,7 @@ def test_what_is_kept_outlives_its_block(place: Place, service: gpu_infer.Servic
 
 @pytest.mark.parametrize("error", [None, LookupError("the end")])
 def test_the_block_removes_it(place: Place, twice: Path, error: Exception | None) -> None:
-    with contextlib.suppress(LookupError), place.deploy(twice, "block", wait=False):
+    with contextlib.suppress(LookupError), place.deploy(twice, "block", wait=place.live):
         assert place.named("block") in names(place)
         if error is not None:
             raise error
@@ -99,7 +99,7 @@ def test_the_block_removes_it(place: Place, twice: Path, error: Exception | None
 
 
 def test_it_is_deleted_twice(place: Place, twice: Path) -> None:
-    service = place.deploy(twice, "gone", wait=False)
+    service = place.deploy(twice, "gone", wait=place.live)
     other = gpu_infer.attach(service.name, place.workspace)
     for handle in (service, service, other):
         handle.delete()

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +19,9 @@ from short_pauses import shorten
 
 import gpu_infer
 from gpu_infer import Cluster
-from gpu_infer.emulator import Emulator
+from gpu_infer.emulator import Emulator, variables
+
+CONTRACT = str(Path(__file__).with_name("test_using.py"))
 
 
 @pytest.fixture
@@ -47,6 +54,38 @@ def test_they_begin_below_the_price_and_leave_nothing_of_their_own(priced: Place
     gpu_infer.deploy(twice, priced.workspace, name="of-others", cluster="gpus")
     places.leave_nothing(priced)
     assert [one.name for one in gpu_infer.services(priced.workspace)] == ["of-others"]
+
+
+@pytest.mark.slow
+def test_they_run_from_a_config_file_and_variables(tmp_path: Path) -> None:
+    """As they would in Azure, but that all connections are led to an emulator."""
+    with Emulator() as emulator:
+        with urllib.request.urlopen(f"{emulator.url}/_emulator", timeout=10) as answer:
+            found: dict[str, Any] = json.load(answer)
+        names = {"subscription_id": "subscription_id", "resource_group": "resource_group", "workspace_name": "name"}
+        (tmp_path / "config.json").write_text(json.dumps({name: found[key] for name, key in names.items()}))
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-m", "live", "-k", "live and (array or taken or plan)", CONTRACT],
+            env={
+                **{name: value for name, value in os.environ.items() if not name.startswith("AZURE")},
+                **variables(emulator.url, mode="proxy"),
+                "HOME": str(tmp_path),
+                "AZURE_TENANT_ID": found["tenant_id"],
+                "AZURE_CLIENT_ID": found["client_id"],
+                "AZURE_CLIENT_SECRET": found["client_secret"],
+                places.CONFIG: str(tmp_path / "config.json"),
+                places.VM_SIZE: T4,
+                MAX_PRICE: "2.2",
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=240,
+        )
+        assert "3 passed, 6 skipped" in done.stdout, done.stdout + done.stderr
+        assert emulator.billed() == []
+        asked = {request.operation for request in emulator.requests}
+        assert {"aad.token", "deployments.create", "endpoints.delete"} <= asked
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Iterator
-from pathlib import Path
 
 import fault_matrix
 import pytest
@@ -13,7 +12,6 @@ from clouds import ONLINE
 from fault_matrix import Cell, Outcome
 from short_pauses import shorten_online
 
-REPORT = Path(__file__).parents[2] / "docs" / "reliability.md"
 JOBS = ("deploy", "update", "delete")
 SAMPLE = 6
 """Cells in the quick test, beside those that are always in it."""
@@ -73,5 +71,3 @@ def test_the_whole_matrix(every_cell: list[Cell], capsys: pytest.CaptureFixture[
     with capsys.disabled():
         print(f"\n{report}")
     check(outcomes)
-    if os.environ.get("MATRIX_REPORT"):
-        fault_matrix.write_report(REPORT, outcomes, mark="matrix of online endpoints")

@@ -364,9 +364,9 @@ def table(outcomes: list[Outcome]) -> str:
     return "\n".join(lines)
 
 
-def write_report(path: Path, outcomes: list[Outcome], *, mark: str = "matrix") -> None:
+def write_report(path: Path, outcomes: list[Outcome]) -> None:
     """Put the table into the page, between its two marks."""
-    begin, end = f"<!-- {mark} -->\n", f"<!-- /{mark} -->"
+    begin, end = "<!-- matrix -->\n", "<!-- /matrix -->"
     text = path.read_text("utf-8")
     head, rest = text.split(begin)
     _, tail = rest.split(end)

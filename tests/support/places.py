@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ import gpu_infer
 from gpu_infer import Rollout
 from gpu_infer.emulator import Emulator
 from gpu_infer.errors import UnsupportedError
+from gpu_infer.targets.aks import workspace_from
+from gpu_infer.targets.online.connecting import client_from
 
 T4 = "Standard_NC4as_T4_v3"
 
@@ -178,20 +181,22 @@ def live_kubernetes(environment: Mapping[str, str]) -> Iterator[Place]:
 
 
 def _live_client(environment: Mapping[str, str]) -> Any:
-    config = _set(environment, CONFIG)
-    from azure.ai.ml import MLClient
-    from azure.identity import DefaultAzureCredential
-
-    return MLClient.from_config(DefaultAzureCredential(), path=config)
+    return client_from(Path(_set(environment, CONFIG)))
 
 
 @contextlib.contextmanager
 def live_aks(environment: Mapping[str, str]) -> Iterator[Place]:
     """A cluster that is there already, in a workspace of the user's."""
     config, cluster = _set(environment, CONFIG), _set(environment, AKS)
-    from azureml.core import Workspace
+    yield _on_aks(workspace_from(Path(config)), cluster, live=True, prefix=live_prefix())
 
-    yield _on_aks(Workspace.from_config(config), cluster, live=True, prefix=live_prefix())
+
+def environment(folder: Path) -> dict[str, str]:
+    """The variables of this process; the file that they name is meant from where the tests were begun."""
+    found = dict(os.environ)
+    if found.get(CONFIG):
+        found[CONFIG] = str(folder / found[CONFIG])
+    return found
 
 
 def live_prefix() -> str:
