@@ -10,7 +10,7 @@ from gpu_infer.errors import Finding
 from gpu_infer.notebook import html_table
 from gpu_infer.spec import DEFAULT_CPU_CORES, DEFAULT_MEMORY_GB, DEFAULT_TTL, Cluster, ServiceSpec
 
-__all__ = ["HOURS_PER_MONTH", "LINE", "Plan", "fold", "size_in_words", "wrapped"]
+__all__ = ["HOURS_PER_MONTH", "LINE", "Plan", "size_in_words", "wrapped"]
 
 HOURS_PER_MONTH = 730
 
@@ -167,12 +167,11 @@ def _labels(spec: ServiceSpec) -> str:
 def wrapped(head: str, text: str, width: int) -> list[str]:
     """A text beside its head, in lines that most terminals show whole; lines of its own stay."""
     room = LINE - width - 2
-    lines = [piece for line in text.splitlines() for piece in fold(line, room)]
+    lines = [piece for line in text.splitlines() for piece in _fold(line, room)]
     return [f"{head if at == 0 else '':<{width}}  {line}" for at, line in enumerate(lines)]
 
 
-def fold(line: str, room: int) -> list[str]:
-    """A line in lines of so many columns, words and options left whole; one empty line where it is empty."""
+def _fold(line: str, room: int) -> list[str]:
     return textwrap.wrap(line, room, break_long_words=False, break_on_hyphens=False, drop_whitespace=True) or [""]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from gpu_infer.deployment import attach, plan
 from gpu_infer.errors import Finding, GpuInferError
 from gpu_infer.migration.mapping import Mapped, mapped
 from gpu_infer.notebook import html_table
-from gpu_infer.plans import HOURS_PER_MONTH, LINE, Plan, fold, size_in_words, wrapped
+from gpu_infer.plans import HOURS_PER_MONTH, LINE, Plan, size_in_words, wrapped
 from gpu_infer.spec import Scale, seconds_of
 from gpu_infer.targets.aks import WebService, read_web_service
 
@@ -208,6 +209,7 @@ def _moves(old: WebService, found: Mapped, made: Plan | None) -> list[Move]:
             old.scoring_uri,
             f"https://{arguments['name']}.{old.location or 'REGION'}.inference.ml.azure.com/score",
         ),
+        Move("balancer", _balancer(old), "Azure's own"),
         Move("time-out", f"{old.timeout:g} s, then 504", f"{seconds_of(arguments['timeout']):g} s, then 408"),
         Move("when busy", f"waits {old.queue_ms:,} ms, then 503", "429 above twice what runs at once"),
         Move("script fails", "502", "424"),
@@ -251,6 +253,13 @@ def _nodes(old: WebService) -> str:
     return f"cluster {cluster.name}: {cluster.nodes or '?'} nodes, each {size}{shared}"
 
 
+def _balancer(old: WebService) -> str:
+    """The load balancer; that Azure ML makes Basic ones is in azure-ai-docs (v1, how-to-create-attach-kubernetes)."""
+    if old.cluster.attached:
+        return "the cluster's"
+    return "Basic, as Azure ML makes it; Azure has retired those on 2025-09-30"
+
+
 def _share(old: WebService) -> str:
     parts = [f"{old.gpus} GPU{'' if old.gpus == 1 else 's'}"]
     parts += [f"{old.cpu_cores:g} cores"] if old.cpu_cores else []
@@ -278,9 +287,6 @@ def _old_price(old: WebService) -> str:
 
 
 def _row(move: Move, width: int, column: int) -> Sequence[str]:
-    left = textwrap.wrap(move.before, column, break_on_hyphens=False) or [""]  # or what stands beside it would be moved
-    right = fold(move.after, column)
-    count = max(len(left), len(right))
-    left, right = left + [""] * (count - len(left)), right + [""] * (count - len(right))
-    heads = [move.what] + [""] * (count - 1)
-    return [f"{head:<{width}}  {a:<{column}}  {b}".rstrip() for head, a, b in zip(heads, left, right, strict=True)]
+    left, right = (textwrap.wrap(text, column, break_on_hyphens=False) for text in (move.before, move.after))
+    lines = itertools.zip_longest([move.what], left, right, fillvalue="")
+    return [f"{head:<{width}}  {before:<{column}}  {after}".rstrip() for head, before, after in lines]

@@ -101,6 +101,7 @@ def test_the_plan_of_a_script(workspace: Any, client: Any, deployed: Deploy, emu
         == f"cluster gpus: 3 nodes, each {T4}: 4 cores, 28 GB, 1 x T4 with 16 GB, shared with 1 other service"
     )
     assert found["address"][1] == "https://old.eastus.inference.ml.azure.com/score"
+    assert found["balancer"][0].startswith("Basic, as Azure ML makes it")
     assert found["time-out"] == ("45 s, then 504", "45 s, then 408")
     assert found["price"] == (
         "$1.58 per hour, $1,152 per month for the cluster of 2 services",
@@ -134,6 +135,23 @@ def test_a_replica_of_one_gpu_on_nodes_of_four_gets_the_machine_with_one(
     plan = gpu_infer.migrate_plan(workspace, client, "old")
     assert plan.arguments["vm_size"] == "Standard_NC8as_T4_v3"  # the cheapest with 6 cores and 40 GB
     assert "A replica uses 1 of the 4 GPUs" in str([str(one) for one in plan.findings])
+
+
+def test_an_attached_cluster_is_as_the_tags_of_its_services_say(
+    workspace: Any, client: Any, deployed: Deploy, emulator: Emulator
+) -> None:
+    resource = f"/subscriptions/{workspace.subscription_id}/resourceGroups/r/providers/Microsoft.ContainerService"
+    resource += "/managedClusters/mine"
+    emulator.add_aks(resource, vm_size="Standard_NC8as_T4_v3", nodes=2)
+    there = Cluster("mine", vm_size="Standard_NC8as_T4_v3", nodes=2, resource_id=resource)
+    gpu_infer.deploy(
+        "net", workspace, name="old", cluster=there, entry_script="old.py", conda_file="own.yml", keep=True, ttl="1h"
+    )
+    plan = gpu_infer.migrate_plan(workspace, client, "old")
+    assert moves(plan)["balancer"] == ("the cluster's", "Azure's own")
+    assert plan.old.cluster.attached
+    assert plan.arguments["vm_size"] == "Standard_NC8as_T4_v3"
+    assert plan.price_before == pytest.approx(2 * 0.752)
 
 
 def test_an_autoscaler_tokens_and_long_requests(workspace: Any, client: Any, deployed: Deploy) -> None:

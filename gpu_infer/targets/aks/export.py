@@ -31,6 +31,7 @@ class WebCluster:
         services: names of all web services on it.
         price_per_hour: US dollars, 0 where its size is not known.
         ours: whether this library has created it.
+        attached: whether it was attached, not created, by Azure ML.
         internal: whether its load balancer has no public address.
         domain: of its certificate, empty without one.
     """
@@ -41,6 +42,7 @@ class WebCluster:
     services: tuple[str, ...] = ()
     price_per_hour: float = 0.0
     ours: bool = False
+    attached: bool = False
     internal: bool = False
     domain: str = ""
 
@@ -190,7 +192,9 @@ def _cluster(workspace: Any, service: Any) -> WebCluster:
     compute = clusters.look(workspace, name) if name else None
     if compute is None:
         return WebCluster(name, services=users)
-    vm_size, nodes = compute.agent_vm_size or "", int(compute.agent_count or 0)
+    known = records.read_tags(service.tags)  # of an attached cluster Azure does not say what its nodes are
+    vm_size = compute.agent_vm_size or known.get("vm_size", "")
+    nodes = int(compute.agent_count or known.get("nodes", 0))
     ssl: Any = compute.ssl_configuration
     enabled = ssl is not None and str(ssl.status or "").lower() not in ("", "disabled")
     return WebCluster(
@@ -200,7 +204,8 @@ def _cluster(workspace: Any, service: Any) -> WebCluster:
         services=users,
         price_per_hour=records.cluster_price(vm_size, nodes),
         ours=records.find(records.workspace_key(workspace), records.CLUSTER, name) is not None
-        or bool(records.read_tags(service.tags).get("cluster_created")),
+        or bool(known.get("cluster_created")),
+        attached=bool(compute.is_attached),
         internal=str(compute.load_balancer_type or "").lower().startswith("internal"),
         domain=str(ssl.cname or "") if ssl is not None and enabled else "",
     )
