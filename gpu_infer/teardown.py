@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Leftover", "TakenDown", "leftovers", "sweep", "take_down"]
 
+DAY_SECONDS = 86400.0
+
 UNSEEN_SECONDS = 900.0
 """How long an entry stays whose thing is not to be seen: a request may still be on its way to Azure."""
 
@@ -40,6 +42,8 @@ class Leftover:
         abandoned: whether it is half made or half removed, or of a ``with`` block, and the process that worked on it
             has ended or given up.
         recorded: whether the ledger of this machine has it; else its tags tell of it.
+        idle_seconds: how long nobody has asked an online endpoint anything, to 5 minutes, of the last day or as long as
+            ``sweep(idle_for=)`` looks back; ``None`` where that is not known.
     """
 
     kind: str
@@ -53,6 +57,7 @@ class Leftover:
     abandoned: bool
     recorded: bool
     _entry: Entry = field(repr=False, compare=False)
+    idle_seconds: float | None = None
 
     @property
     def age_seconds(self) -> float:
@@ -100,11 +105,13 @@ class Leftover:
             "kept": self.kept,
             "abandoned": self.abandoned,
             "recorded": self.recorded,
+            **({} if self.idle_seconds is None else {"idle_seconds": round(self.idle_seconds)}),
         }
 
     def __str__(self) -> str:
         money = f"${self.price_per_hour:.2f} per hour, ${self.cost:,.2f} so far" if self.price_per_hour else "free"
-        return f"{self.kind} {self.name} ({self.state}, {self.why}): {self.age} old, {money}"
+        idle = "" if self.idle_seconds is None else f", not asked for {_age(self.idle_seconds)}"
+        return f"{self.kind} {self.name} ({self.state}, {self.why}): {self.age} old{idle}, {money}"
 
     def _repr_html_(self) -> str:
         return html_table(f"{self.kind} {self.name}", [(key, str(value)) for key, value in self.to_dict().items()])
@@ -130,13 +137,14 @@ def leftovers(workspace: Any = None) -> list[Leftover]:
         from gpu_infer.targets import records
 
         return [_leftover(entry, "unknown") for entry in records.entries()]
-    return _find(_target(workspace))
+    return _find(_target(workspace), within=DAY_SECONDS)
 
 
 def sweep(
     workspace: Any = None,
     *,
     older_than: float | str | timedelta | None = None,
+    idle_for: float | str | timedelta | None = None,
     dry_run: bool = False,
 ) -> list[Leftover]:
     """Remove what is left over: what has expired, and what is abandoned.
@@ -145,6 +153,9 @@ def sweep(
         workspace: ``azureml.core.Workspace`` or ``azure.ai.ml.MLClient``. Without one nothing in Azure can be removed.
         older_than: remove everything else of that age, too, unless it was kept: seconds, a ``timedelta``, or text as
             ``"2h"``; 0 for all.
+        idle_for: remove online endpoints that nobody has asked anything for so long, too, with their deployments,
+            unless they were kept: by Azure Monitor's count of their requests (extra ``autoscale``). What is younger,
+            parked, or whose requests are not counted, stays.
         dry_run: remove nothing.
 
     Returns:
@@ -162,7 +173,9 @@ def sweep(
         return recorded
     target = _target(workspace)
     age = None if older_than is None else 0.0 if older_than == 0 else seconds_of(older_than)
-    chosen = [one for one in _find(target) if one.state != "absent" and _is_due(one, age)]
+    idle = None if idle_for is None else seconds_of(idle_for)
+    found = _find(target, within=idle)
+    chosen = [one for one in found if one.state != "absent" and _is_due(one, age, idle)]
     if dry_run:
         return chosen
     removed: list[Leftover] = []
@@ -267,8 +280,8 @@ def _target(workspace: Any) -> CloudTarget:
     return cloud_target(workspace)
 
 
-def _find(target: CloudTarget) -> list[Leftover]:
-    """What the ledger has, looked up, and what only the tags tell of."""
+def _find(target: CloudTarget, *, within: float | None = None) -> list[Leftover]:
+    """What the ledger has, looked up, and what only the tags tell of; with ``within`` seconds, also who was asked."""
     from gpu_infer.targets import records
 
     found = [_leftover(entry, target.state_of(entry)) for entry in target.entries()]
@@ -278,7 +291,18 @@ def _find(target: CloudTarget) -> list[Leftover]:
     gone = [one for one in found if _is_gone(one)]
     for one in gone:
         records.forget(one.entry)
-    return sorted((one for one in found if one not in gone), key=lambda one: records.removal_order(one.entry))
+    left = sorted((one for one in found if one not in gone), key=lambda one: records.removal_order(one.entry))
+    if within is None:
+        return left
+    # What is parked costs nothing, so nobody minds whether it is asked.
+    runs = {one.name.partition("/")[0] for one in left if one.kind == records.DEPLOYMENT and one.state != "absent"}
+    return [replace(one, idle_seconds=_idle(target, one, within)) if one.name in runs else one for one in left]
+
+
+def _idle(target: CloudTarget, one: Leftover, within: float) -> float | None:
+    """No thing is idle for longer than it is there."""
+    seconds = target.idle_seconds(one.entry, within=within)
+    return None if seconds is None else min(seconds, one.age_seconds)
 
 
 def _leftover(entry: Entry, state: str) -> Leftover:
@@ -302,8 +326,10 @@ def _leftover(entry: Entry, state: str) -> Leftover:
     )
 
 
-def _is_due(one: Leftover, age: float | None) -> bool:
+def _is_due(one: Leftover, age: float | None, idle: float | None) -> bool:
     if one.expired or one.abandoned:
+        return True
+    if idle is not None and not one.kept and one.idle_seconds is not None and one.idle_seconds >= idle:
         return True
     return age is not None and not one.kept and one.age_seconds >= age
 

@@ -330,6 +330,18 @@ class Emulator:
             compute = None if managed else f"{state.settings.scope}/computes/emulated"
             state.endpoints.all[name] = Endpoint(name, auth_mode, compute=compute)
 
+    def add_requests(self, endpoint: str, *, ago: float, requests: int = 1) -> None:
+        """Let an endpoint have had requests, for Azure Monitor's ``RequestsPerMinute``.
+
+        Args:
+            endpoint: its name.
+            ago: seconds.
+            requests: how many.
+        """
+        state = self._running()[1]
+        with state.lock:
+            state.traffic.note(endpoint, ago=ago, requests=requests)
+
     def add_deployment(
         self,
         endpoint: str,

@@ -15,7 +15,7 @@ from .artifacts.models import Artifacts
 from .assets.models import Versions
 from .compute.models import Clusters
 from .compute.quota import Quota
-from .insights.models import Autoscale
+from .insights.models import Autoscale, Traffic
 from .models.models import Models
 from .online.models import Endpoints
 from .operations import Operations, Polling, Transition
@@ -88,6 +88,7 @@ class State:
     environments: Versions = field(default_factory=lambda: Versions("environments", "image", "condaFile", "build"))
     codes: Versions = field(default_factory=lambda: Versions("codes", "codeUri"))
     autoscale: Autoscale = field(default_factory=Autoscale)
+    traffic: Traffic = field(default_factory=Traffic)
     managed: ManagedClusters = field(default_factory=ManagedClusters)
     rollouts: list[Rollout] = field(default_factory=list["Rollout"])
     lock: threading.RLock = field(default_factory=threading.RLock)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from typing import Any
 
 from gpu_infer.targets.calls import load
 
-__all__ = ["Arm", "containers", "monitor"]
+__all__ = ["Arm", "containers", "installed", "monitor"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,14 @@ class Arm:
     credential: Any = field(repr=False)
     url: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict[str, Any], repr=False)  # a proxy's password may be there
+
+
+def installed(module: str) -> bool:
+    """Whether a management SDK is installed, such as ``azure.mgmt.monitor``; it is not imported."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # not even the package above it is there
+        return False
 
 
 @contextmanager

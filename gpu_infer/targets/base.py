@@ -161,6 +161,10 @@ class CloudTarget(Target, Protocol):
         """How Azure calls the state of what an entry names; ``absent`` where it is not there."""
         ...
 
+    def idle_seconds(self, entry: Entry, *, within: float) -> float | None:
+        """How long nobody has asked a service anything, looking back ``within`` seconds; ``None`` where not known."""
+        ...
+
     def remove(self, entry: Entry) -> None:
         """Remove what one entry names, and strike it out.
 

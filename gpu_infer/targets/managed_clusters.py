@@ -6,7 +6,6 @@ so a machine whose ledger does not have them finds them, too.
 
 from __future__ import annotations
 
-import importlib.util
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,7 +16,7 @@ from gpu_infer.ledger import Entry
 from gpu_infer.progress import Event, emit
 from gpu_infer.spec import Cluster
 from gpu_infer.targets import records
-from gpu_infer.targets.arm import Arm, containers
+from gpu_infer.targets.arm import Arm, containers, installed
 from gpu_infer.targets.calls import ask, call, call_timeout
 from gpu_infer.targets.operations import begin, finish, is_absent, is_conflict, is_refusal, operate
 from gpu_infer.targets.waiting import Pauses, remove
@@ -158,7 +157,7 @@ def tagged(arm: Arm, *, key: str, workspace: str) -> list[Entry]:
 
     None where the package is not installed here: then none was made from here, and the ledger of who did has it.
     """
-    if importlib.util.find_spec("azure.mgmt.containerservice") is None:
+    if not installed("azure.mgmt.containerservice"):
         return []
     try:
         listed = _list(arm)

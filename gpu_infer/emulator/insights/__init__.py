@@ -1,1 +1,1 @@
-"""Azure Monitor: autoscale settings of the resource group."""
+"""Azure Monitor: autoscale settings of the resource group, and how many requests endpoints have had."""

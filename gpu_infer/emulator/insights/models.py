@@ -1,12 +1,14 @@
-"""Autoscale settings: kept and shown as they were sent, and refused where they contradict themselves."""
+"""Autoscale settings, kept as they were sent and refused where they contradict themselves; and requests, counted."""
 
 from __future__ import annotations
 
+import time
+from collections import Counter
 from typing import Any
 
 from ..wire import Refusal, items, mapping
 
-__all__ = ["Autoscale"]
+__all__ = ["Autoscale", "Traffic"]
 
 _DIRECTIONS = ("Increase", "Decrease", "None")
 _MOST_PROFILES = 20
@@ -75,3 +77,25 @@ def _check(profile: dict[str, Any]) -> None:
             raise Refusal(400, "InvalidRule", "The metricTrigger of a rule names a metric and its resource.")
         if action.get("direction") not in _DIRECTIONS:
             raise Refusal(400, "InvalidRule", f"The direction of a rule is one of {', '.join(_DIRECTIONS)}.")
+
+
+class Traffic:
+    """How many requests each endpoint has had, by the minute."""
+
+    def __init__(self) -> None:
+        self._minutes: dict[str, Counter[int]] = {}
+
+    def note(self, endpoint: str, *, ago: float = 0.0, requests: int = 1) -> None:
+        """An endpoint has had requests, so many seconds ago."""
+        self._minutes.setdefault(endpoint, Counter())[int((time.time() - ago) // 60)] += requests
+
+    def means(self, endpoint: str, start: float, end: float, minutes: int) -> list[tuple[float, float]]:
+        """The mean of the requests per minute, over stretches of so many minutes: when each begins, and the mean.
+
+        As with Azure, stretches without any request are left out.
+        """
+        sums: Counter[int] = Counter()
+        for minute, requests in self._minutes.get(endpoint, Counter[int]()).items():
+            if start <= minute * 60 + 59 and minute * 60 < end:
+                sums[minute // minutes] += requests
+        return [(stretch * minutes * 60.0, requests / minutes) for stretch, requests in sorted(sums.items())]

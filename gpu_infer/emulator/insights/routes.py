@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
-from ..routing import Route
+from ..routing import WORKSPACE, Route
 from ..state import State
-from ..wire import Request, Response, answer
+from ..wire import Refusal, Request, Response, answer
 
 __all__ = ["ROUTES"]
 
 _PROVIDER = "/subscriptions/<sub>/resourcegroups/<rg>/providers/Microsoft.Insights"
 _SETTINGS = f"{_PROVIDER}/autoscalesettings"
 _SETTING = f"{_SETTINGS}/<name>"
+_METRIC = "RequestsPerMinute"
 
 
 def _put(state: State, request: Request) -> Response:
@@ -33,6 +35,32 @@ def _delete(state: State, request: Request) -> Response:
     return Response(200 if state.autoscale.remove(request.args["name"]) else 204)
 
 
+def _metrics(state: State, request: Request) -> Response:
+    """The requests of an endpoint: the mean per minute, over stretches of so many minutes as ``interval`` says."""
+    name, query = request.args["name"], request.query
+    state.endpoints.find(name)
+    if query.get("metricnames") != _METRIC:
+        raise Refusal(400, "BadRequest", f"The emulator counts {_METRIC} of endpoints only.")
+    try:
+        start, end = (datetime.fromisoformat(moment).timestamp() for moment in query.get("timespan", "").split("/"))
+        minutes = int(query.get("interval", "PT1M").removeprefix("PT").removesuffix("M"))
+    except ValueError as error:
+        raise Refusal(400, "BadRequest", "The timespan is START/END, the interval PT5M or another.") from error
+    data = [
+        {"timeStamp": datetime.fromtimestamp(moment, UTC).isoformat(), "average": mean}
+        for moment, mean in state.traffic.means(name, start, end, minutes)
+    ]
+    metric = {
+        "id": f"{state.settings.scope}/onlineEndpoints/{name}/providers/Microsoft.Insights/metrics/{_METRIC}",
+        "type": "Microsoft.Insights/metrics",
+        "name": {"value": _METRIC, "localizedValue": "Requests Per Minute"},
+        "unit": "Count",
+        "errorCode": "Success",
+        "timeseries": [{"metadatavalues": [], "data": data}] if data else [],
+    }
+    return answer({"cost": 0, "timespan": query["timespan"], "interval": query.get("interval"), "value": [metric]})
+
+
 def _shown(state: State, setting: dict[str, Any]) -> dict[str, Any]:
     settings = state.settings
     scope = f"/subscriptions/{settings.subscription_id}/resourceGroups/{settings.resource_group}"
@@ -48,4 +76,11 @@ ROUTES = (
     Route("GET", _SETTING, "autoscale.get", _get, "arm"),
     Route("DELETE", _SETTING, "autoscale.delete", _delete, "arm"),
     Route("GET", _SETTINGS, "autoscale.list", _list, "arm"),
+    Route(
+        "GET",
+        f"{WORKSPACE}/onlineEndpoints/<name>/providers/Microsoft.Insights/metrics",
+        "metrics.list",
+        _metrics,
+        "arm",
+    ),
 )

@@ -24,6 +24,7 @@ def _score(state: State, request: Request) -> Response:
     with state.lock:
         state.operations.end_due()
         endpoint = state.endpoints.find(name)
+        state.traffic.note(name)
         deployment = endpoint.choose(wanted)
         rollout, copied = deployment.rollout, None if wanted else endpoint.choose_copy()
         if rollout:

@@ -282,6 +282,9 @@ class AksTarget:
             return "absent" if service is None else service.state or "unknown"
         return clusters.state_of(self.workspace, entry)
 
+    def idle_seconds(self, entry: Entry, *, within: float) -> None:
+        """Not known: Azure Monitor counts the requests of online endpoints, not those of web services."""
+
     # --- inside -------------------------------------------------------------------------------------------------------
 
     def _entry(self, name: str) -> Entry | None:

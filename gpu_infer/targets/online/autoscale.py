@@ -6,7 +6,6 @@ it. A setting costs nothing, so it is not in the ledger: ``sweep()`` finds by it
 
 from __future__ import annotations
 
-import importlib.util
 import time
 from collections.abc import Collection
 from dataclasses import replace
@@ -20,7 +19,7 @@ from gpu_infer.ledger import Entry
 from gpu_infer.progress import Event, emit
 from gpu_infer.spec import Scale, ServiceSpec
 from gpu_infer.targets import records
-from gpu_infer.targets.arm import monitor
+from gpu_infer.targets.arm import installed, monitor
 from gpu_infer.targets.calls import ask, call, load
 from gpu_infer.targets.online.sdk import arm_of, is_absent, key_of
 
@@ -175,7 +174,7 @@ def settings(client: Any) -> list[Entry]:
 
     None where Azure Monitor cannot be asked: they cost nothing.
     """
-    if importlib.util.find_spec("azure.mgmt.monitor") is None:
+    if not installed("azure.mgmt.monitor"):
         return []
     try:
         listed: list[Any] = call(_list, client, doing="listing the autoscale settings", default=WorkspaceError)

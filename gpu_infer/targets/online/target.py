@@ -25,7 +25,7 @@ from gpu_infer.spec import Rollout, Scale, ServiceSpec
 from gpu_infer.targets import records
 from gpu_infer.targets.base import Deployment
 from gpu_infer.targets.models import RegisteredModel
-from gpu_infer.targets.online import compute, deployments, endpoints, inventory, parking, removing
+from gpu_infer.targets.online import compute, deployments, endpoints, inventory, metrics, parking, removing
 from gpu_infer.targets.online.inference import deployment_entity
 from gpu_infer.targets.online.models import find_model, missing_model, register_model
 from gpu_infer.targets.online.planning import check_scale, make_plan
@@ -334,6 +334,10 @@ class OnlineTarget:
     def state_of(self, entry: Entry) -> str:
         """How Azure calls the state of what an entry names; ``absent`` where it is not there."""
         return inventory.state_of_entry(self.client, entry)
+
+    def idle_seconds(self, entry: Entry, *, within: float) -> float | None:
+        """How long nobody has asked an endpoint anything; ``None`` where Azure Monitor does not tell."""
+        return metrics.idle_seconds(self.client, entry.name, within=within) if entry.kind == records.SERVICE else None
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
