@@ -13,7 +13,7 @@ from gpu_infer.errors import Finding
 from gpu_infer.sources import local_imports
 from gpu_infer.targets.aks import WebService
 
-__all__ = ["Mapped", "mapped"]
+__all__ = ["Mapped", "mapped", "own_variables"]
 
 MAX_TIMEOUT = 180.0
 """Seconds that a managed endpoint waits for an answer at most (azure-ai-docs, how-to-manage-quotas)."""
@@ -62,7 +62,7 @@ def mapped(
         "gpus_per_replica": gpus,
         "replicas": old.scale.replicas if most is None else (old.scale.replicas, most),
         "workers": int(old.environment_variables.get("WORKER_COUNT", "1")),
-        "environment_variables": _variables(old),
+        "environment_variables": own_variables(old),
         "auth": "token" if old.auth == "token" else "key",
         "timeout": min(old.timeout, MAX_TIMEOUT),
         "tags": dict(old.tags),
@@ -228,8 +228,8 @@ def _hardware(size: VmSize) -> str:
 # --- the rest ---------------------------------------------------------------------------------------------------------
 
 
-def _variables(old: WebService) -> dict[str, str]:
-    """The user's own: what the library or Azure sets is set anew."""
+def own_variables(old: WebService) -> dict[str, str]:
+    """The variables of a service that are its user's own: what the library or Azure sets is set anew."""
     return {
         name: value
         for name, value in old.environment_variables.items()

@@ -12,7 +12,7 @@ from typing import Any
 from gpu_infer.bundle import bare_template
 from gpu_infer.deployment import attach, plan
 from gpu_infer.errors import Finding, GpuInferError
-from gpu_infer.migration.mapping import Mapped, mapped
+from gpu_infer.migration.mapping import Mapped, mapped, own_variables
 from gpu_infer.notebook import html_table
 from gpu_infer.plans import HOURS_PER_MONTH, LINE, Plan, size_in_words, wrapped
 from gpu_infer.spec import Scale, seconds_of
@@ -171,7 +171,8 @@ def _cluster(old: WebService) -> Finding:
     name, price = old.cluster.name, old.cluster.price_per_hour
     billed = f"costs ${price:.2f} per hour" if price else "is billed"
     if others:
-        message = f"Cluster {name!r} {billed} for as long as it exists, and {', '.join(others)} run on it, too."
+        run = "runs" if len(others) == 1 else "run"
+        message = f"Cluster {name!r} {billed} for as long as it exists, and {', '.join(others)} {run} on it, too."
         return Finding("info", "cluster", message, "Migrate those as well, then delete it.")
     how = (
         f"gpu_infer.attach({old.name!r}, workspace).delete(cluster=True)"
@@ -200,15 +201,11 @@ def _moves(old: WebService, found: Mapped, made: Plan | None) -> list[Move]:
             f"{_count(old.scale, 'replica')}, each {_share(old)}",
             "an instance each, with all that is in it",
         ),
-        Move("variables", ", ".join(sorted(old.environment_variables)) or "none", ", ".join(sorted(given)) or "none"),
+        Move("variables", ", ".join(sorted(own_variables(old))) or "none", ", ".join(sorted(given)) or "none"),
         Move(
             "scored with", _auth(old.auth), f"{_auth(arguments['auth'])}, {'' if old.auth == 'token' else 'new ones'}"
         ),
-        Move(
-            "address",
-            old.scoring_uri,
-            f"https://{arguments['name']}.{old.location or 'REGION'}.inference.ml.azure.com/score",
-        ),
+        Move("address", old.scoring_uri.partition("://")[2], _new_address(old, arguments["name"])),
         Move("balancer", _balancer(old), "Azure's own"),
         Move("time-out", f"{old.timeout:g} s, then 504", f"{seconds_of(arguments['timeout']):g} s, then 408"),
         Move("when busy", f"waits {old.queue_ms:,} ms, then 503", "429 above twice what runs at once"),
@@ -251,6 +248,10 @@ def _nodes(old: WebService) -> str:
     shared = f", shared with {others} other service{'' if others == 1 else 's'}" if others else ""
     size = size_in_words(cluster.vm_size) or "of unknown size"
     return f"cluster {cluster.name}: {cluster.nodes or '?'} nodes, each {size}{shared}"
+
+
+def _new_address(old: WebService, name: str) -> str:
+    return f"{name}.{old.location or 'REGION'}.inference.ml.azure.com/score"
 
 
 def _balancer(old: WebService) -> str:

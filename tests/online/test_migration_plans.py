@@ -100,7 +100,7 @@ def test_the_plan_of_a_script(workspace: Any, client: Any, deployed: Deploy, emu
         found["machines"][0]
         == f"cluster gpus: 3 nodes, each {T4}: 4 cores, 28 GB, 1 x T4 with 16 GB, shared with 1 other service"
     )
-    assert found["address"][1] == "https://old.eastus.inference.ml.azure.com/score"
+    assert found["address"][1] == "old.eastus.inference.ml.azure.com/score"
     assert found["balancer"][0].startswith("Basic, as Azure ML makes it")
     assert found["time-out"] == ("45 s, then 504", "45 s, then 408")
     assert found["price"] == (
@@ -108,7 +108,7 @@ def test_the_plan_of_a_script(workspace: Any, client: Any, deployed: Deploy, emu
         "$1.05 per hour, $768 per month for the instances",
     )
     (cluster,) = [finding for finding in plan.findings if finding.code == "cluster"]
-    assert "neighbour run on it, too" in cluster.message
+    assert "neighbour runs on it, too" in cluster.message
     assert "files" not in codes(plan)
     created = {call.operation for call in emulator.requests if call.method in ("PUT", "PATCH", "DELETE")}
     assert created == set()
