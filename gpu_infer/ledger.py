@@ -49,12 +49,13 @@ def state_folder() -> Path:
 
 
 @contextmanager
-def exclusive(name: str, *, wait: float = 0.0) -> Generator[None]:
+def exclusive(name: str, *, wait: float = 0.0, of: str = "") -> Generator[None]:
     """Hold what is called ``name`` against other threads and processes; the system lets go of it when we die.
 
     Args:
         name: of a service, or of anything else.
         wait: seconds to wait for somebody else to be done.
+        of: the service that is meant, where ``name`` is no name for people.
 
     Raises:
         PreflightError: somebody else holds it.
@@ -71,7 +72,7 @@ def exclusive(name: str, *, wait: float = 0.0) -> Generator[None]:
                 break
             except BlockingIOError as error:
                 if time.monotonic() >= end:
-                    message = f"Service {name!r} is being changed by another thread or process."
+                    message = f"Service {(of or name)!r} is being changed by another thread or process."
                     raise PreflightError([Finding("error", "busy", message, "Try again when that is done.")]) from error
                 time.sleep(0.1)
         yield

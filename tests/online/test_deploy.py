@@ -333,3 +333,57 @@ def test_a_registered_model_on_this_machine(client: Any, home: Path, tmp_path: P
     assert copy.name == "doubling.onnx"
     with pytest.raises(PreflightError, match="Of 'doubling' there is version 1"):
         gpu_infer.deploy("doubling:7", client, target="local")
+
+
+def test_somebody_who_is_quicker_with_a_name_keeps_it(
+    emulator: Emulator, client: Any, deploy: Deploy, tmp_path: Path
+) -> None:
+    """While a model is uploaded another machine, with a ledger of its own, makes the endpoint."""
+    from azure.ai.ml.entities import ManagedOnlineEndpoint
+
+    rival: list[Any] = []
+
+    def make(_: Any) -> None:
+        if not rival:
+            rival.append(client.online_endpoints.begin_create_or_update(ManagedOnlineEndpoint(name="svc")).result())
+
+    # The first is what the fixture registers.
+    emulator.add_fault(Fault("model_versions.create", "call_after", call=make, skip=1))
+    with pytest.raises(PreflightError, match="exists already"):
+        deploy(client, model=tmp_path / "net.onnx")
+    assert client.online_endpoints.get("svc").tags == {}
+    assert left(client) == []
+
+
+def test_changes_of_one_service_wait_for_each_other(emulator: Emulator, client: Any, deploy: Deploy) -> None:
+    service = deploy(client)
+    other = gpu_infer.attach("svc", client)
+    seen: list[str] = []
+
+    def interfere(_: Any) -> None:
+        for change in (other.park, lambda: other.scale(replicas=2), lambda: deploy(client, overwrite=True)):
+            with pytest.raises(PreflightError, match="Service 'svc' is being changed by another"):
+                change()
+            seen.append("busy")
+
+    emulator.add_fault(Fault("deployments.create", "call_before", call=interfere, times=1))
+    service.update(rollout=AT_ONCE)
+    assert seen == ["busy"] * 3
+    assert (names(client), traffic(client)) == (["green"], {"green": 100})
+
+
+def test_traffic_of_nothing_is_no_obstacle(client: Any, deploy: Deploy) -> None:
+    service = deploy(client)
+    endpoint = client.online_endpoints.get("svc")
+    endpoint.traffic = {"blue": 0}
+    client.online_endpoints.begin_create_or_update(endpoint).result()
+    service.update(rollout=AT_ONCE)
+    assert (names(client), traffic(client)) == (["green"], {"green": 100})
+
+
+def test_an_endpoint_whose_creation_fails_does_not_stay(emulator: Emulator, client: Any, deploy: Deploy) -> None:
+    emulator.add_fault(Fault("endpoints.create", "fail_operation", error={"code": "Oops", "message": "No luck."}))
+    with pytest.raises(DeploymentError, match="No luck"):
+        deploy(client)
+    assert list(client.online_endpoints.list()) == []
+    assert left(client) == []

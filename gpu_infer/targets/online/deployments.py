@@ -342,7 +342,7 @@ def deployment_of(client: Any, endpoint: Any, there: Sequence[Any], entry: Entry
 
 def serving_of(endpoint: Any, there: Sequence[Any]) -> Any | None:
     """The deployment that has most of the traffic; without any traffic, the newest that there is."""
-    traffic: dict[str, int] = endpoint.traffic or {}
+    traffic = endpoints.traffic_of(endpoint)
     by_share = sorted(there, key=lambda one: traffic.get(one.name.lower(), 0))
     return by_share[-1] if by_share else None
 
@@ -375,7 +375,7 @@ def _state(endpoint: Any, there: Sequence[Any], serving: Any | None) -> State:
         return "Parked" if state_of(endpoint) == "Succeeded" else "Starting"
     states = {state_of(one) for one in there}
     state = _STATES.get(state_of(serving), "Starting")
-    traffic: dict[str, int] = endpoint.traffic or {}
+    traffic = endpoints.traffic_of(endpoint)
     if state == "Healthy" and not traffic.get(serving.name.lower()):
         return "Failed" if states <= {"Failed"} else "Starting"
     return state

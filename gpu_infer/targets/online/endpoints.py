@@ -28,6 +28,7 @@ __all__ = [
     "look",
     "rotate_keys",
     "send_traffic",
+    "traffic_of",
 ]
 
 _AUTH_MODES = {"key": "key", "token": "aml_token"}
@@ -246,6 +247,12 @@ def rotate_keys(client: Any, name: str) -> None:
             f"{' and the '.join(kept).replace('_', ' ')} stayed the same. Replace them in the portal."
         )
         raise GpuInferError(message)
+
+
+def traffic_of(endpoint: Any) -> dict[str, int]:
+    """Per cent of the requests by the names of deployments, in lower case; those without any are left out."""
+    shares: dict[str, int] = endpoint.traffic or {}
+    return {name.lower(): share for name, share in shares.items() if share}
 
 
 def is_kubernetes(endpoint: Any) -> bool:

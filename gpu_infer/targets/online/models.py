@@ -16,7 +16,7 @@ from gpu_infer.diagnose import azure_error
 from gpu_infer.errors import DeploymentError, Finding, GpuInferError, PreflightError, WorkspaceError
 from gpu_infer.preflight import template_of_files
 from gpu_infer.progress import Event, emit
-from gpu_infer.spec import ModelRef
+from gpu_infer.spec import ModelRef, ServiceSpec
 from gpu_infer.targets.calls import ask, call, call_timeout
 from gpu_infer.targets.models import (
     DOWNLOAD_SECONDS,
@@ -32,6 +32,7 @@ __all__ = [
     "TEMPLATE_TAG",
     "archive_models_of",
     "download_model",
+    "ensure_model",
     "find_model",
     "framework_of",
     "is_triton",
@@ -122,6 +123,21 @@ def register_model(client: Any, ref: ModelRef, *, framework: str, run: str) -> R
         )
     emit(Event(ref.name, "register_model", "ok", f"version {model.version}"))
     return RegisteredModel(model.name, str(model.version), model)
+
+
+def ensure_model(client: Any, spec: ServiceSpec, *, framework: str, run: str) -> RegisteredModel:
+    """The registered model of a spec; one of this machine is registered for this run.
+
+    Raises:
+        PreflightError: it is not registered.
+        DeploymentError: it could not be registered.
+    """
+    if spec.model.path is not None:
+        return register_model(client, spec.model, framework=framework, run=run)
+    model = find_model(client, spec.model)
+    if model is None:
+        raise PreflightError([missing_model(client, spec.model)])
+    return model
 
 
 def download_model(client: Any, model: RegisteredModel) -> Path:

@@ -74,7 +74,7 @@ def drop_deployment(client: Any, endpoint: str, name: str) -> None:
     """
     found = endpoints.look(client, endpoint)
     if found is not None:
-        traffic: dict[str, int] = dict(found.traffic or {})
+        traffic = endpoints.traffic_of(found)
         mirror: dict[str, int] = dict(found.mirror_traffic or {})
         share, copies = traffic.pop(name.lower(), 0), mirror.pop(name.lower(), 0)
         if share or copies:
@@ -128,7 +128,10 @@ def roll_back(client: Any, run: records.Run, error: BaseException) -> None:
     for entry in alone:
         emit(Event(entry.name, f"remove_{entry.kind}", "start"))
         try:
-            remove(client, entry)
+            if _is_another(client, entry):
+                records.forget(entry)
+            else:
+                remove(client, entry)
         except GpuInferError as problem:
             left = (
                 f"{entry.kind} {entry.name!r} may exist and be billed; gpu_infer.sweep(ml_client) removes it once "
@@ -182,6 +185,19 @@ def _still_used(entry: Entry, users: list[str]) -> TeardownError:
 def _remove_compute(client: Any, entry: Entry) -> None:
     compute.detach(client, entry, timeout=DELETE_SECONDS)
     records.forget(entry)
+
+
+def _is_another(client: Any, entry: Entry) -> bool:
+    """Whether what has the name of an entry was made by another run: somebody was quicker with it."""
+    if entry.kind == records.SERVICE:
+        found = endpoints.look(client, entry.name)
+    elif entry.kind == records.DEPLOYMENT:
+        endpoint, _, name = entry.name.partition("/")
+        found = deployments.look(client, endpoint, name)
+    else:
+        return False
+    run = records.read_tags(found.tags).get("run") if found is not None else None
+    return run is not None and run != entry.details["run"]
 
 
 def _heir(client: Any, endpoint: str, gone: str) -> dict[str, int]:

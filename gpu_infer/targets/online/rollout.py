@@ -16,7 +16,7 @@ from gpu_infer.targets import records
 from gpu_infer.targets.online import deployments, endpoints, removing
 from gpu_infer.targets.online.sdk import key_of
 
-__all__ = ["REPLACE", "retire", "take_over"]
+__all__ = ["REPLACE", "retire", "serve_what_is_ready", "take_over"]
 
 REPLACE = Rollout(steps=(100,), pause=3.0)
 """How ``deploy(overwrite=True)`` replaces what is there: at once, when the new one is ready and answers."""
@@ -40,7 +40,7 @@ def take_over(client: Any, spec: ServiceSpec, new: str, rollout: Rollout) -> Non
         DeploymentError: the new one does not answer; the old one serves on.
     """
     endpoint = endpoints.look(client, spec.name)
-    before: dict[str, int] = dict((endpoint.traffic if endpoint is not None else None) or {})
+    before = endpoints.traffic_of(endpoint) if endpoint is not None else {}
     before.pop(new.lower(), None)
     try:
         _move(client, spec, new, rollout, endpoint=endpoint, before=before)
@@ -52,6 +52,22 @@ def take_over(client: Any, spec: ServiceSpec, new: str, rollout: Rollout) -> Non
         going, coming = _entries(client, spec.name, new)
         records.settle_all(coming, state="live")
         records.take_over(going, state="deleting")
+
+
+def serve_what_is_ready(client: Any, endpoint: Any, *, timeout: float) -> None:
+    """Wait for what another process has begun; its deployment gets the requests where nothing else has them.
+
+    Raises:
+        DeploymentError: it failed, with its logs and the traceback of its script.
+    """
+    name: str = endpoint.name
+    serving = endpoints.traffic_of(endpoint)
+    there = deployments.list_deployments(client, name)
+    waited = [one.name for one in there if not serving or one.name.lower() in serving]
+    for one in waited:
+        deployments.wait_ready(client, deployments.Incoming(name, one, None), timeout=timeout)
+    if waited and not serving:
+        endpoints.send_traffic(client, name, {waited[-1]: 100})
 
 
 def retire(client: Any, name: str, new: str, rollout: Rollout) -> None:
@@ -67,6 +83,10 @@ def retire(client: Any, name: str, new: str, rollout: Rollout) -> None:
     """
     going, _ = _entries(client, name, new)
     try:
+        endpoint = endpoints.look(client, name)
+        if endpoint is None or not endpoints.traffic_of(endpoint).get(new.lower()):
+            emit(Event(name, "retire", "warning", f"somebody else has changed it: {new!r} has no requests any more"))
+            return
         old = [one.name for one in deployments.list_deployments(client, name) if one.name != new]
         if old:
             time.sleep(rollout.pause)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from gpu_infer.errors import (
     ServiceNotFoundError,
     UnsupportedError,
 )
-from gpu_infer.ledger import Entry
+from gpu_infer.ledger import Entry, exclusive
 from gpu_infer.plans import Plan
 from gpu_infer.progress import Event, emit
 from gpu_infer.spec import Rollout, Scale, ServiceSpec
@@ -27,12 +29,15 @@ from gpu_infer.targets.base import Deployment
 from gpu_infer.targets.models import RegisteredModel
 from gpu_infer.targets.online import compute, deployments, endpoints, inventory, metrics, parking, removing
 from gpu_infer.targets.online.inference import deployment_entity
-from gpu_infer.targets.online.models import find_model, missing_model, register_model
+from gpu_infer.targets.online.models import ensure_model
 from gpu_infer.targets.online.planning import check_scale, make_plan
-from gpu_infer.targets.online.rollout import REPLACE, retire, take_over
+from gpu_infer.targets.online.rollout import REPLACE, retire, serve_what_is_ready, take_over
 from gpu_infer.targets.online.sdk import key_of
 
 __all__ = ["OnlineTarget"]
+
+DELETE_PATIENCE = 120.0
+"""Seconds that a deletion waits for another change to end: who deletes must not leave a bill behind for that."""
 
 
 class OnlineTarget:
@@ -69,21 +74,19 @@ class OnlineTarget:
             DeploymentError: the model, the endpoint or the deployment.
         """
         run = records.new_run(ttl=spec.ttl, keep=spec.keep)
-        try:
-            return self._start(spec, template or bare_template(), run)
-        except BaseException as error:
-            removing.roll_back(self.client, run, error)
-            raise
+        with self._changing(spec.name):
+            try:
+                return self._start(spec, template or bare_template(), run)
+            except BaseException as error:
+                removing.roll_back(self.client, run, error)
+                raise
 
     def _start(self, spec: ServiceSpec, template: Template, run: records.Run) -> Deployment:
-        endpoint = endpoints.look(self.client, spec.name)
-        if endpoint is not None and not spec.overwrite:
-            message = f"An endpoint {spec.name!r} exists already in workspace {self.client.workspace_name!r}."
-            fix = f"Use overwrite=True, another name, or gpu_infer.attach({spec.name!r}, ml_client)."
-            raise PreflightError([Finding("error", "name-taken", message, fix)])
-        existed = endpoint is not None
+        self._check_free(spec)
         spec, attached = compute.prepare(self.client, spec, run)
-        model = self._model(spec, template, run.id)
+        model = ensure_model(self.client, spec, framework=template.name, run=run.id)
+        endpoint = self._check_free(spec)  # an upload takes its time, and somebody may have been quicker
+        existed = endpoint is not None
         whose = "" if spec.cluster is None else "attached" if attached else "existing"
         tags = records.tags_of(spec, run, created=time.time(), nodes=_nodes(spec), cluster=whose)
         if endpoint is None:
@@ -109,6 +112,15 @@ class OnlineTarget:
             give_up=drop if existed else None,
         )
 
+    def _check_free(self, spec: ServiceSpec) -> Any | None:
+        """The endpoint of that name, which is to be replaced; ``None`` where there is none."""
+        endpoint = endpoints.look(self.client, spec.name)
+        if endpoint is not None and not spec.overwrite:
+            message = f"An endpoint {spec.name!r} exists already in workspace {self.client.workspace_name!r}."
+            fix = f"Use overwrite=True, another name, or gpu_infer.attach({spec.name!r}, ml_client)."
+            raise PreflightError([Finding("error", "name-taken", message, fix)])
+        return endpoint
+
     def _deploy(
         self,
         spec: ServiceSpec,
@@ -126,15 +138,6 @@ class OnlineTarget:
             details = {"model": model.id, "attached": False, **_nodes(spec)}
             incoming = deployments.create_deployment(self.client, wanted, run, details=details)
         self._incoming[spec.name] = (incoming, spec)
-
-    def _model(self, spec: ServiceSpec, template: Template, run: str) -> RegisteredModel:
-        """The registered model; one of this machine is registered for this run."""
-        if spec.model.path is not None:
-            return register_model(self.client, spec.model, framework=template.name, run=run)
-        model = find_model(self.client, spec.model)
-        if model is None:
-            raise PreflightError([missing_model(self.client, spec.model)])
-        return model
 
     def _hand_over(self, name: str, run: records.Run) -> None:
         """Note that all is done, and the caller has it: until here it counts as half made."""
@@ -155,27 +158,16 @@ class OnlineTarget:
         """
         incoming, spec = self._incoming.get(name, (None, None))
         if incoming is not None and spec is not None:
-            deployments.wait_ready(self.client, incoming, timeout=timeout)
-            take_over(self.client, spec, incoming.name, REPLACE)
-            del self._incoming[name]
-            retire(self.client, name, incoming.name, REPLACE)
+            with self._changing(name):
+                deployments.wait_ready(self.client, incoming, timeout=timeout)
+                take_over(self.client, spec, incoming.name, REPLACE)
+                del self._incoming[name]
+                retire(self.client, name, incoming.name, REPLACE)
             return self.find(name)
         found = self.find(name)
         if found.state in ("Healthy", "Parked"):
             return found
-        return self._wait_for_another(name, timeout)
-
-    def _wait_for_another(self, name: str, timeout: float) -> Deployment:
-        """What another process has begun: its deployment gets the requests where nothing else has them."""
-        endpoint = self._endpoint(name)
-        traffic: dict[str, int] = endpoint.traffic or {}
-        serving = {deployment for deployment, share in traffic.items() if share}
-        there = deployments.list_deployments(self.client, name)
-        waited = [one.name for one in there if not serving or one.name.lower() in serving]
-        for one in waited:
-            deployments.wait_ready(self.client, deployments.Incoming(name, one, None), timeout=timeout)
-        if waited and not serving:
-            endpoints.send_traffic(self.client, name, {waited[-1]: 100})
+        serve_what_is_ready(self.client, self._endpoint(name), timeout=timeout)
         return self.find(name)
 
     # --- look ---------------------------------------------------------------------------------------------------------
@@ -203,20 +195,25 @@ class OnlineTarget:
 
         Raises:
             DeploymentError: the new one does not start, or does not answer; the old one serves on.
+            PreflightError: another thread or process is changing it.
         """
+        with self._changing(name):
+            return self._update(name, spec, template, rollout or Rollout())
+
+    def _update(self, name: str, spec: ServiceSpec, template: Template | None, rollout: Rollout) -> Deployment:
         endpoint, entry = self._endpoint(name), self._entry(name)
         known = records.read_tags(endpoint.tags)
         run = self._run_beside(name, known)
         chosen = template or bare_template()
         spec = replace(spec, name=name)
         try:
-            model = self._model(spec, chosen, known.get("run", run.id))
+            model = ensure_model(self.client, spec, framework=chosen.name, run=known.get("run", run.id))
             tags = records.tags_of(spec, run, created=time.time(), nodes=_nodes(spec))
             colour = deployments.free_name(deployments.list_deployments(self.client, name))
             self._deploy(spec, colour, chosen, model, run=run, tags=tags)
             incoming, _ = self._incoming.pop(name)
             deployments.wait_ready(self.client, incoming, timeout=self.default_wait, doing="updating")
-            take_over(self.client, spec, colour, rollout or Rollout())
+            take_over(self.client, spec, colour, rollout)
         except BaseException as error:
             self._incoming.pop(name, None)
             removing.roll_back(self.client, run, error)
@@ -224,7 +221,7 @@ class OnlineTarget:
         records.settle_all([one for one in records.entries(self._key) if one.details["run"] == run.id], state="live")
         if entry is not None:
             records.settle(entry, model=model.id)
-        retire(self.client, name, colour, rollout or Rollout())
+        retire(self.client, name, colour, rollout)
         return replace(self.find(name), model_ref=model.ref)
 
     def scale(self, name: str, *, replicas: int | tuple[int, int] | None, workers: int | None) -> Deployment:
@@ -246,8 +243,9 @@ class OnlineTarget:
             findings = [finding for one in managed for finding in check_scale(self.client, one, scale)]
             if any(finding.level == "error" for finding in findings):
                 raise PreflightError(findings)
-            for one in there:
-                deployments.scale(self.client, one, scale, timeout=self.default_wait)
+            with self._changing(name):
+                for one in there:
+                    deployments.scale(self.client, one, scale, timeout=self.default_wait)
         return self.find(name)
 
     def rotate_keys(self, name: str) -> None:
@@ -284,7 +282,8 @@ class OnlineTarget:
             TeardownError: one is still there.
         """
         self._endpoint(name)
-        parking.park(self.client, name)
+        with self._changing(name):
+            parking.park(self.client, name)
         return self.find(name)
 
     def unpark(self, name: str, *, variables: Mapping[str, str]) -> Deployment:
@@ -295,7 +294,8 @@ class OnlineTarget:
             DeploymentError: it does not start; the endpoint stays parked.
         """
         run = self._run_beside(name, records.read_tags(self._endpoint(name).tags))
-        parking.unpark(self.client, name, run, variables=variables, timeout=self.default_wait)
+        with self._changing(name):
+            parking.unpark(self.client, name, run, variables=variables, timeout=self.default_wait)
         return self.find(name)
 
     # --- remove -------------------------------------------------------------------------------------------------------
@@ -309,9 +309,10 @@ class OnlineTarget:
         entry = self._entry(name)
         if created is not None and entry is not None and entry.created != created:
             return  # another one has its name by now
-        self._incoming.pop(name, None)
-        removing.delete(self.client, name, cluster=cluster, model=model)
-        parking.forget(self.client, name)
+        with self._changing(name, wait=DELETE_PATIENCE):
+            self._incoming.pop(name, None)
+            removing.delete(self.client, name, cluster=cluster, model=model)
+            parking.forget(self.client, name)
 
     def remove(self, entry: Entry) -> None:
         """Remove what one entry of the ledger names, and strike it out.
@@ -340,6 +341,11 @@ class OnlineTarget:
         return metrics.idle_seconds(self.client, entry.name, within=within) if entry.kind == records.SERVICE else None
 
     # --- inside -------------------------------------------------------------------------------------------------------
+
+    def _changing(self, name: str, *, wait: float = 0.0) -> AbstractContextManager[None]:
+        """Hold an endpoint against other threads and processes of this machine that change it, too."""
+        lock = hashlib.sha256(f"{self._key}/{name}".encode()).hexdigest()[:16]
+        return exclusive(f"online-{lock}", wait=wait, of=name)
 
     def _entry(self, name: str) -> Entry | None:
         return records.find(self._key, records.SERVICE, name)
