@@ -46,7 +46,6 @@ def migrate(
         typer.Option(min=1, metavar="N", help="Instances.", show_default="as on AKS", rich_help_panel=_NEW),
     ] = None,
     wait: options.Wait = None,
-    overwrite: options.Overwrite = False,
     entry_script: options.EntryScript = None,
     conda_file: options.CondaFile = None,
     template: options.Template = None,
@@ -81,7 +80,6 @@ def migrate(
         "output": output,
         "preprocess": preprocess,
         "postprocess": postprocess,
-        "overwrite": overwrite or None,
     }
     changes: dict[str, Any] = {what: value for what, value in given.items() if value is not None}
     options_of_both: dict[str, Any] = {"vm_size": vm_size, "new_name": new_name, **changes}

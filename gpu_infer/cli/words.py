@@ -17,6 +17,7 @@ _PHRASES = (
     (r"Cluster\('([^']+)', vm_size=\"\"\)", r"--cluster \1 without --vm-size"),
     (r"Cluster\('([^']+)', nodes=(\d+)\)", r"--cluster \1 --nodes \2"),
     (r"the most of replicas=", "--max-replicas"),
+    (r"\bnew_name=", "--name"),
     (r"(\w+)=True \(--\1\)", r"--\1"),
     (r"environment_variables=\{'SERVER_PORT': \.\.\.\}", "--port"),
     (r"environment_variables: SERVER_PORT=", "--port "),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +129,11 @@ def migrate_plan(
         WorkspaceError: the workspace refused or did not answer.
         TypeError: ``changes`` that ``deploy()`` does not take.
     """
+    if changes.get("overwrite") or changes.get("keep"):
+        message = (
+            "A migration makes an endpoint of its own, and keeps it once the answers agree: no overwrite=, no keep=."
+        )
+        raise TypeError(message)
     old = read_web_service(workspace, name)
     if new_name is not None:
         changes["name"] = new_name
@@ -139,7 +144,7 @@ def migrate_plan(
     if not any(finding.level == "error" for finding in findings):
         arguments = dict(found.arguments)
         made = plan(arguments.pop("model"), ml_client, **arguments)
-        findings += made.findings
+        findings += [_renamed(one) if one.code == "name-taken" else one for one in made.findings]
     findings.append(_cluster(old))
     return MigrationPlan(
         service=old.name,
@@ -155,6 +160,11 @@ def migrate_plan(
 
 
 # --- inside -----------------------------------------------------------------------------------------------------------
+
+
+def _renamed(finding: Finding) -> Finding:
+    """What to do where the endpoint is there: what it serves is not to be lost for answers that may differ."""
+    return replace(finding, fix="Give new_name=, or delete that endpoint first.")
 
 
 def _described(workspace: Any, old: WebService) -> Mapping[str, Any] | None:

@@ -88,7 +88,7 @@ def migrate(
         tolerance: the largest absolute difference of two numbers that is let pass.
         delete_old: delete the web service when all is well; its cluster stays.
         ttl: how long the new one lives; for good where ``None``.
-        changes: as for ``migrate_plan()``; ``wait=`` and ``overwrite=`` as for ``deploy()``.
+        changes: as for ``migrate_plan()``; ``wait=`` as for ``deploy()``.
 
     Raises:
         PreflightError: something has to be given first, or a check of the new deployment failed; nothing was created.

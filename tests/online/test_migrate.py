@@ -232,7 +232,7 @@ def test_on_the_command_line(
     assert done["comparison"] == {"requests": 3, "largest": 0.0, "at": 0, "what": "", "agree": True}
     assert (done["endpoint"], done["price_per_hour"], done["old_deleted"]) == ("moved", 0.526, False)
     assert main([*command, "--apply"]) == 1  # it is there by now
-    assert "--overwrite" in capsys.readouterr().err
+    assert "Give --name, or delete that endpoint first." in capsys.readouterr().err
     assert main(["down", "moved", *where, "--online"]) == 0
     assert main(["migrate", tutorial, *where, "--delete-old"]) == 2
     assert main(["migrate", tutorial]) == 2

@@ -126,6 +126,8 @@ def test_what_is_read_is_overridden_by_what_is_given(workspace: Any, client: Any
     assert moves(plan)["machines"][1].startswith("3 instances, each Standard_NC24ads_A100_v4")
     with pytest.raises(TypeError, match="colour"):
         gpu_infer.migrate_plan(workspace, client, "old", colour="green")
+    with pytest.raises(TypeError, match="no overwrite="):
+        gpu_infer.migrate(workspace, client, "old", golden=[[1.0]], overwrite=True)
 
 
 def test_a_replica_of_one_gpu_on_nodes_of_four_gets_the_machine_with_one(
