@@ -75,7 +75,11 @@ def exclusive(name: str, *, wait: float = 0.0, of: str = "") -> Generator[None]:
                     message = f"Service {(of or name)!r} is being changed by another thread or process."
                     raise PreflightError([Finding("error", "busy", message, "Try again when that is done.")]) from error
                 time.sleep(0.1)
-        yield
+        try:
+            yield
+        finally:
+            # Closing is not enough: a child that another thread is just starting has the file, too, for a moment.
+            fcntl.flock(file, fcntl.LOCK_UN)
 
 
 @dataclass(frozen=True, slots=True)
