@@ -72,7 +72,7 @@ def drop_deployment(client: Any, endpoint: str, name: str) -> None:
         TeardownError: it is still there.
         DeploymentError: its traffic could not be moved.
     """
-    found = endpoints.look(client, endpoint)
+    found = endpoints.look(client, endpoint, twice=True)
     if found is not None:
         traffic = endpoints.traffic_of(found)
         mirror: dict[str, int] = dict(found.mirror_traffic or {})

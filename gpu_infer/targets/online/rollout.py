@@ -7,7 +7,7 @@ from typing import Any
 
 from gpu_infer.blotting import blotted
 from gpu_infer.client import ScoringClient
-from gpu_infer.errors import DeploymentError, GpuInferError, ScoringError
+from gpu_infer.errors import DeploymentError, GpuInferError, ScoringError, ServiceNotFoundError
 from gpu_infer.ledger import Entry
 from gpu_infer.progress import Event, emit
 from gpu_infer.samples import made_up
@@ -38,9 +38,13 @@ def take_over(client: Any, spec: ServiceSpec, new: str, rollout: Rollout) -> Non
 
     Raises:
         DeploymentError: the new one does not answer; the old one serves on.
+        ServiceNotFoundError: there is no such endpoint any more.
     """
-    endpoint = endpoints.look(client, spec.name)
-    before = endpoints.traffic_of(endpoint) if endpoint is not None else {}
+    endpoint = endpoints.look(client, spec.name, twice=True)
+    if endpoint is None:
+        message = f"Endpoint {spec.name!r} is gone: it has been deleted while its deployment {new!r} was made."
+        raise ServiceNotFoundError(message)
+    before = endpoints.traffic_of(endpoint)
     before.pop(new.lower(), None)
     try:
         _move(client, spec, new, rollout, endpoint=endpoint, before=before)
@@ -83,8 +87,9 @@ def retire(client: Any, name: str, new: str, rollout: Rollout) -> None:
     """
     going, _ = _entries(client, name, new)
     try:
-        endpoint = endpoints.look(client, name)
+        endpoint = endpoints.look(client, name, twice=True)
         if endpoint is None or not endpoints.traffic_of(endpoint).get(new.lower()):
+            records.settle_all(going, state="live")  # they may have the requests, so no sweep() is to take them
             emit(Event(name, "retire", "warning", f"somebody else has changed it: {new!r} has no requests any more"))
             return
         old = [one.name for one in deployments.list_deployments(client, name) if one.name != new]

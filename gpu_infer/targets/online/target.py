@@ -114,7 +114,8 @@ class OnlineTarget:
 
     def _check_free(self, spec: ServiceSpec) -> Any | None:
         """The endpoint of that name, which is to be replaced; ``None`` where there is none."""
-        endpoint = endpoints.look(self.client, spec.name)
+        # Twice: to create an endpoint that is there all the same would take the requests from its deployments.
+        endpoint = endpoints.look(self.client, spec.name, twice=True)
         if endpoint is not None and not spec.overwrite:
             message = f"An endpoint {spec.name!r} exists already in workspace {self.client.workspace_name!r}."
             fix = f"Use overwrite=True, another name, or gpu_infer.attach({spec.name!r}, ml_client)."
