@@ -15,12 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import processes
+import psutil
 import pytest
 from processes import supervisors
 
 import gpu_infer
 from gpu_infer.errors import PreflightError
-from gpu_infer.ledger import Ledger
+from gpu_infer.ledger import Ledger, exclusive
 from gpu_infer.targets import _supervisor, local_process
 
 from .conftest import environment
@@ -204,3 +205,14 @@ def test_folders_that_nobody_knows_are_cleared_away(state: Path) -> None:
     gpu_infer.services()
     assert not forgotten.exists()
     assert Ledger().entries("service", "local") == []
+
+
+def test_a_lock_is_free_though_a_process_that_was_being_started_has_its_file() -> None:
+    with exclusive("svc"):
+        file = next(one for one in psutil.Process().open_files() if one.path.endswith("/locks/svc"))
+        copy = os.dup(file.fd)  # as a child has it between fork and exec
+    try:
+        with exclusive("svc"), pytest.raises(PreflightError, match="'svc' is being changed"), exclusive("svc"):
+            pass
+    finally:
+        os.close(copy)
