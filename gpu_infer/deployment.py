@@ -6,7 +6,7 @@ import functools
 import inspect
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -182,7 +182,8 @@ def deploy(  # pyright: ignore[reportInconsistentOverload] - the first overload 
     deployment = _start(on, made, unnamed=name is None)
     service = service_from(deployment, on)
     try:
-        service.on_update(functools.partial(_redeploy, on, service.name, _with_model(arguments, deployment)))
+        known = _Known(_with_model(arguments, deployment), deployment.made)
+        service.on_update(functools.partial(_redeploy, on, service.name, known), known.arguments)
         if wait:
             service.wait(timeout=patience)
         if deployment.hand_over is not None:
@@ -260,6 +261,14 @@ _FIXED = {
 """What ``update()`` does not take, and why."""
 
 
+@dataclass(slots=True)
+class _Known:
+    """What a handle knows of its deployment: the arguments it was made with, and what tells it from the next one."""
+
+    arguments: dict[str, Any]
+    made: str
+
+
 def _spec_of(on: Target, arguments: Mapping[str, Any]) -> ServiceSpec:
     """The spec that the arguments of ``deploy()`` ask for on a target."""
     rest = {key: value for key, value in arguments.items() if key not in ("model", "workspace", "target", "smoke_test")}
@@ -303,7 +312,7 @@ def _start(on: Target, made: Plan, *, unnamed: bool) -> Deployment:
 def _redeploy(
     on: Target,
     name: str,
-    arguments: dict[str, Any],
+    known: _Known,
     model: Any = None,
     /,
     *,
@@ -311,7 +320,10 @@ def _redeploy(
     **changes: Any,
 ) -> Deployment:
     """``Service.update``: the arguments of the first deployment, with the changes."""
-    unknown = sorted(set(changes) - set(arguments))
+    if rollout is not None and not isinstance(rollout, Rollout):  # pyright: ignore[reportUnnecessaryIsInstance]
+        message = f"rollout is a gpu_infer.Rollout, such as Rollout(steps=(10, 100), pause=60), got {rollout!r}"
+        raise TypeError(message)
+    unknown = sorted(set(changes) - set(known.arguments))
     if unknown:
         message = f"update() got arguments that deploy() does not have: {', '.join(unknown)}"
         raise TypeError(message)
@@ -320,15 +332,33 @@ def _redeploy(
         reasons = "; ".join(dict.fromkeys(_FIXED[what] for what in fixed))
         message = f"update() does not change {', '.join(fixed)}; {reasons}."
         raise ValueError(message)
-    merged = {**arguments, **changes, "name": name}
+    merged = {**known.arguments, **changes, "name": name}
     if model is not None:
         merged["model"] = model
+    else:
+        _check_unchanged(on.find(name), known)
     made = on.plan(_spec_of(on, {**merged, "overwrite": True}))  # its name is taken, by itself
     if made.errors:
         _raise_findings(made.findings)
     deployment = on.update(name, made.spec, _template_of(made), rollout=rollout)
-    arguments.update(_with_model(merged, deployment))
+    known.arguments.update(_with_model(merged, deployment))
+    known.made = deployment.made
     return deployment
+
+
+def _check_unchanged(now: Deployment, known: _Known) -> None:
+    """Raise where somebody else has deployed meanwhile: the model of this handle would come back unasked."""
+    if now.state == "Parked" or not known.made or now.made == known.made:
+        return
+    message = (
+        f"Service {now.name!r} was deployed anew since this handle deployed {str(known.arguments['model'])!r}: it "
+        f"serves {now.model!r} now, which update() without a model would replace by that."
+    )
+    fix = (
+        f"Give update() the model, or look at what serves with gpu_infer.attach({now.name!r}, workspace), and replace "
+        f"it with deploy(model, workspace, name={now.name!r}, overwrite=True)."
+    )
+    raise PreflightError([Finding("error", "changed-elsewhere", message, fix)])
 
 
 def _with_model(arguments: dict[str, Any], deployment: Deployment) -> dict[str, Any]:

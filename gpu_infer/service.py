@@ -63,6 +63,7 @@ class Service:
     raw: Any = field(default=None, repr=False)
     _target: Target | None = field(default=None, repr=False)
     _redeploy: Callable[..., Deployment] | None = field(default=None, repr=False)
+    _arguments: dict[str, Any] = field(default_factory=dict[str, Any], repr=False)
     _timeout: float = field(default=60.0, repr=False)
     _created: float | None = field(default=None, repr=False)
     _own_script: bool = field(default=False, repr=False)
@@ -173,6 +174,7 @@ class Service:
             changes: arguments of ``deploy()`` to change: ``output``, ``preprocess``, ``batching``, ``timeout``, ...
 
         Raises:
+            PreflightError: a check failed, or without ``model`` the service was deployed anew elsewhere.
             DeploymentError: the new one does not start; the old one serves on.
         """
         if self._redeploy is None:
@@ -194,12 +196,16 @@ class Service:
 
         Raises:
             PreflightError: the cluster has too few GPUs for so many replicas; nothing was changed.
+            UnsupportedError: the service is parked, or its target cannot change that number.
             DeploymentError: Azure refused it, or the new ones did not start.
             ValueError: that is no number of replicas or workers.
         """
         Scale.of(1 if replicas is None else replicas, 1 if workers is None else workers)
         self._close_clients()
-        return self._changed(lambda: self._on.scale(self.name, replicas=replicas, workers=workers))
+        self._changed(lambda: self._on.scale(self.name, replicas=replicas, workers=workers))
+        wanted = {"replicas": replicas, "workers": workers}
+        self._arguments.update({name: number for name, number in wanted.items() if number is not None})
+        return self
 
     def rotate_keys(self) -> None:
         """Replace the keys of the service; a local one has none."""
@@ -218,10 +224,10 @@ class Service:
         """Take down what is billed of an online endpoint, and keep its address and keys: for the night.
 
         Its deployments are deleted, and ``unpark()`` brings the one that has served back, in this process or another of
-        this machine. A request in between is answered 404.
+        this machine. A request in between is answered 404. What is parked already stays so.
 
         Raises:
-            UnsupportedError: the service is no online endpoint, or is parked already.
+            UnsupportedError: the service is no online endpoint.
             TeardownError: a deployment is still there, and billed.
         """
         parking = self._parking()
@@ -230,6 +236,8 @@ class Service:
 
     def unpark(self, *, environment_variables: Mapping[str, str] | None = None) -> Self:
         """Bring back what ``park()`` has taken down, at the same address and with the same keys, and wait for it.
+
+        Where it serves already, nothing is done.
 
         Args:
             environment_variables: those that the deployment had beside the library's own: their values may be secrets,
@@ -256,11 +264,11 @@ class Service:
         """
         self._close_clients()
         self._on.delete(self.name, cluster=cluster, model=model, created=self._created)
-        self.state = "Deleted"
+        self.state, self.price_per_hour = "Deleted", 0.0
 
-    def on_update(self, redeploy: Callable[..., Deployment]) -> None:
-        """Tell the handle how it was deployed, so that ``update()`` can do it again with changes."""
-        self._redeploy = redeploy
+    def on_update(self, redeploy: Callable[..., Deployment], arguments: dict[str, Any]) -> None:
+        """Tell the handle how it was deployed: ``update()`` does it again with changes, ``scale()`` notes its own."""
+        self._redeploy, self._arguments = redeploy, arguments
 
     def __enter__(self) -> Self:
         if not (self.kept or self._attached):
@@ -343,12 +351,12 @@ class Service:
         return self._target
 
     def _take(self, deployment: Deployment) -> Self:
-        if (deployment.scoring_uri, deployment.timeout) != (self.scoring_uri, self._timeout):
+        asked = (deployment.scoring_uri, deployment.timeout, deployment.own_script, deployment.kserve)
+        if asked != (self.scoring_uri, self._timeout, self._own_script, self._kserve):
             self._close_clients()
-        self._timeout = deployment.timeout
+        self.scoring_uri, self._timeout, self._own_script, self._kserve = asked
         self._credential = deployment.credential
-        self.state, self.scoring_uri = deployment.state, deployment.scoring_uri
-        self.price_per_hour, self.model = deployment.price_per_hour, deployment.model
+        self.state, self.model, self.price_per_hour = deployment.state, deployment.model, deployment.price_per_hour
         self.kept, self.expires, self.raw = deployment.kept, deployment.expires, deployment.raw
         return self
 

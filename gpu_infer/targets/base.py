@@ -40,6 +40,8 @@ class Deployment:
         own_script: whether something else than our runtime answers: an entry script of the user's, or Triton.
         kserve: whether that speaks KServe's protocol, as Triton does.
         credential: gives the keys or the token for its address, ``None`` where it asks for none.
+        made: what tells this deployment from the next one of its name, such as the run that has made it; empty where
+            that is not known.
         cluster_created: whether the call that gave this has created the cluster below it.
         model_ref: the registered model that it serves, ``None`` where models are not registered.
         hand_over: to be called when the caller is about to get it: until then it counts as half made, and is removed
@@ -62,6 +64,7 @@ class Deployment:
     own_script: bool = False
     kserve: bool = False
     credential: Provider | None = field(default=None, repr=False)
+    made: str = ""
     cluster_created: bool = False
     model_ref: ModelRef | None = None
     hand_over: Callable[[], None] | None = field(default=None, repr=False)

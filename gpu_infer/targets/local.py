@@ -373,6 +373,7 @@ class LocalTarget:
             kept=entry.details["kept"],
             timeout=entry.details["timeout"],
             own_script=entry.details["own_script"],
+            made=str(entry.created),
             raw=entry,
         )
 

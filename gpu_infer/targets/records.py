@@ -222,9 +222,10 @@ def own_tags(run: Run, *, created: float, nodes: Mapping[str, Any], cluster: str
     return {**{_PREFIX + name: value for name, value in ours.items()}, **life}
 
 
-def run_tag(run: Run) -> dict[str, str]:
-    """The tag that tells by which run something was made."""
-    return {f"{_PREFIX}run": run.id}
+def run_tag(run: Run, before: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The tag that tells by which run something was made; a second one by which it was first, where it was before."""
+    first = read_tags(before).get("made")
+    return {f"{_PREFIX}run": run.id, **({f"{_PREFIX}made": first} if first else {})}
 
 
 def lifetime_tags(*, kept: bool, expires: float | None) -> dict[str, str]:
@@ -245,6 +246,7 @@ def read_tags(tags: Mapping[str, str] | None) -> dict[str, Any]:
         "expires": _number(ours.get("expires", "")),
         "kept": ours.get("kept") == "yes",
         "run": ours["run"],
+        "made": ours.get("made", ours["run"]),
         "vm_size": vm_size,
         "nodes": int(nodes) if nodes.isdecimal() else 0,
         "cluster_created": ours.get("cluster") in ("created", "attached", "aks"),

@@ -318,6 +318,7 @@ def deployment_of(service: Any, entry: Entry | None) -> Deployment:
         kept=bool(details["kept"]) if entry else known.get("kept", True),
         timeout=(service.scoring_timeout_ms or 60_000) / 1000,
         own_script=known.get("own_script", True),
+        made=known.get("run", ""),
         credential=credential_of(service) if service.auth_enabled or service.token_auth_enabled else None,
         raw=service,
     )

@@ -318,9 +318,8 @@ def deployment_of(client: Any, endpoint: Any, there: Sequence[Any], entry: Entry
     serving = serving_of(endpoint, there)
     details: Mapping[str, Any] = entry.details if entry else {}
     timeout_ms: Any = serving.request_settings.request_timeout_ms if serving and serving.request_settings else None
-    own_script: bool = records.read_tags(serving.tags if serving else None).get(
-        "own_script", known.get("own_script", True)
-    )
+    of_serving = records.read_tags(serving.tags if serving else None)
+    own_script: bool = of_serving.get("own_script", known.get("own_script", True))
     kserve = serving is not None and serving.code_configuration is None
     return Deployment(
         name=endpoint.name,
@@ -335,6 +334,7 @@ def deployment_of(client: Any, endpoint: Any, there: Sequence[Any], entry: Entry
         timeout=(timeout_ms or 60_000) / 1000,
         own_script=own_script or kserve,
         kserve=kserve,
+        made=of_serving.get("made", ""),
         credential=endpoints.credential_of(client, endpoint),
         raw=endpoint,
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +20,18 @@ from gpu_infer.progress import Event, emit
 from gpu_infer.targets import records
 from gpu_infer.targets.calls import call
 from gpu_infer.targets.online import deployments, endpoints, removing
-from gpu_infer.targets.online.sdk import key_of, sdk, workspace_path
+from gpu_infer.targets.online.sdk import key_of, sdk, state_of, workspace_path
 
-__all__ = ["forget", "park", "unpark"]
+__all__ = ["forget", "park", "refuse_parked", "unpark"]
 
 _OURS = ("GUNICORN_CMD_ARGS", "SCORING_TIMEOUT_MS", "TF_FORCE_GPU_ALLOW_GROWTH", "WORKER_COUNT", "WORKER_TIMEOUT")
 """Variables that the library sets itself: no secret is among them."""
 
 
 def park(client: Any, name: str) -> None:
-    """Write down what serves, take the traffic off it, and delete all deployments.
+    """Write down what serves, take the traffic off it, and delete all deployments; without any, nothing is done.
 
     Raises:
-        UnsupportedError: there is no deployment.
         DeploymentError: the traffic could not be taken off.
         TeardownError: a deployment is still there, and billed.
     """
@@ -40,8 +39,8 @@ def park(client: Any, name: str) -> None:
     there = deployments.list_deployments(client, name)
     serving = deployments.serving_of(endpoint, there) if endpoint is not None else None
     if serving is None:
-        message = f"Service {name!r} has no deployment, so nothing of it is billed."
-        raise UnsupportedError(message)
+        emit(Event(name, "park", "ok", "it is parked already, and nothing of it is billed"))
+        return
     _write(client, name, serving)
     names = [one.name for one in there]
     known = [records.find(key_of(client), records.DEPLOYMENT, deployments.entry_name(name, one)) for one in names]
@@ -58,7 +57,7 @@ def park(client: Any, name: str) -> None:
 
 
 def unpark(client: Any, name: str, run: records.Run, *, variables: Mapping[str, str], timeout: float) -> None:
-    """Deploy again what was parked, and let it have the requests.
+    """Deploy again what was parked, and let it have the requests; where something has them already, nothing is done.
 
     Args:
         client: of the workspace.
@@ -71,9 +70,12 @@ def unpark(client: Any, name: str, run: records.Run, *, variables: Mapping[str, 
         PreflightError: nothing was parked from this machine, or a variable has no value.
         DeploymentError: it does not start; the endpoint stays parked.
     """
+    if _serves(client, name):
+        emit(Event(name, "unpark", "ok", "it serves already"))
+        return
     entity = _read(client, name, variables)
     entity.name = deployments.free_name(deployments.list_deployments(client, name))
-    entity.tags = {**(entity.tags or {}), **records.run_tag(run)}
+    entity.tags = {**(entity.tags or {}), **records.run_tag(run, entity.tags)}
     managed = not isinstance(entity, sdk("azure.ai.ml.entities.KubernetesOnlineDeployment"))
     nodes = {"vm_size": entity.instance_type, "nodes": int(entity.instance_count or 0)} if managed else _NOT_BILLED
     try:
@@ -88,6 +90,17 @@ def unpark(client: Any, name: str, run: records.Run, *, variables: Mapping[str, 
     forget(client, name)
 
 
+def refuse_parked(name: str, there: Sequence[Any]) -> None:
+    """Raise where a service has no deployment that could be changed.
+
+    Raises:
+        UnsupportedError: there is none.
+    """
+    if not there:
+        message = f"Service {name!r} is parked: it has no instances to change. Bring it back first: unpark()."
+        raise UnsupportedError(message)
+
+
 def forget(client: Any, name: str) -> None:
     """Remove what was written down: it serves again, or is gone."""
     for suffix in (".yml", ".json"):
@@ -98,6 +111,16 @@ def forget(client: Any, name: str) -> None:
 
 _NOT_BILLED = {"vm_size": "", "nodes": 0}
 """On Kubernetes the cluster is."""
+
+
+def _serves(client: Any, name: str) -> bool:
+    """Whether requests are answered: a deployment that has not failed gets them."""
+    endpoint = endpoints.look(client, name)
+    there = deployments.list_deployments(client, name)
+    serving = deployments.serving_of(endpoint, there) if endpoint is not None else None
+    if serving is None or state_of(serving) in ("Failed", "Canceled"):
+        return False
+    return bool(endpoints.traffic_of(endpoint).get(serving.name.lower()))
 
 
 def _read(client: Any, name: str, variables: Mapping[str, str]) -> Any:

@@ -106,6 +106,7 @@ class OnlineTarget:
             timeout=spec.timeout,
             own_script=spec.entry_script is not None or spec.codeless,
             kserve=spec.codeless,
+            made=run.id,
             model_ref=model.ref,
             cluster_created=attached,
             hand_over=functools.partial(self._hand_over, spec.name, run),
@@ -229,7 +230,7 @@ class OnlineTarget:
         """Change how many instances serve.
 
         Raises:
-            UnsupportedError: worker processes cannot be changed so.
+            UnsupportedError: worker processes cannot be changed so; or the service is parked.
             PreflightError: the quota does not hold so many instances; nothing was changed.
             DeploymentError: Azure refused it.
         """
@@ -240,6 +241,7 @@ class OnlineTarget:
         if replicas is not None:
             scale = Scale.of(replicas)
             there = deployments.list_deployments(self.client, name)
+            parking.refuse_parked(name, there)
             managed = [one for one in there if not deployments.is_kubernetes(one)]
             findings = [finding for one in managed for finding in check_scale(self.client, one, scale)]
             if any(finding.level == "error" for finding in findings):
@@ -279,7 +281,6 @@ class OnlineTarget:
         """Delete the deployments; endpoint, address and keys stay, and nothing is billed.
 
         Raises:
-            UnsupportedError: there is none.
             TeardownError: one is still there.
         """
         self._endpoint(name)
@@ -288,7 +289,7 @@ class OnlineTarget:
         return self.find(name)
 
     def unpark(self, name: str, *, variables: Mapping[str, str]) -> Deployment:
-        """Deploy again what was parked, at the same address and with the same keys.
+        """Deploy again what was parked, at the same address and with the same keys; what serves is left alone.
 
         Raises:
             PreflightError: nothing was parked from this machine, or a variable has no value.
