@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, cast
+
+from gpu_infer.durations import seconds_of
+from gpu_infer.rollouts import Rollout
 
 __all__ = [
     "Auth",
@@ -54,40 +55,8 @@ DEFAULT_CPU_CORES = 2.0
 DEFAULT_MEMORY_GB = 4.0
 """What a replica on Azure gets, as in the tutorials: the SDK's own 0.1 cores and 0.5 GB hold no framework."""
 
-MOST_MIRRORED = 50
-"""Per cent of an endpoint's requests that Azure ML mirrors at most (documentation of safe rollout)."""
-
 SERVICE_NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 """What Azure ML accepts as the name of a web service (azureml-core 1.61, ``webservice_name_validation``)."""
-
-_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(s|m|min|h|d)?\s*")
-_LONGEST = 3650 * 86400.0
-_UNIT_SECONDS = {None: 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
-
-
-def seconds_of(duration: float | str | timedelta) -> float:
-    """A duration in seconds.
-
-    Args:
-        duration: seconds, a ``timedelta``, or text such as ``"30m"``, ``"8h"`` or ``"2d"``.
-
-    Raises:
-        ValueError: text that is no duration, or a duration that is not above 0.
-    """
-    if isinstance(duration, timedelta):
-        seconds = duration.total_seconds()
-    elif isinstance(duration, str):
-        match = _DURATION.fullmatch(duration)
-        if match is None:
-            msg = f'{duration!r} is no duration: give seconds, or text such as "30m", "8h" or "2d".'
-            raise ValueError(msg)
-        seconds = float(match[1]) * _UNIT_SECONDS[match[2]]
-    else:
-        seconds = float(duration)
-    if not 0 < seconds <= _LONGEST:
-        msg = f"A duration is above 0 and up to ten years, got {duration!r}."
-        raise ValueError(msg)
-    return seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,39 +220,6 @@ class Batching:
     max_batch: int = 32
     max_queue: int = 512
     enabled: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Rollout:
-    """How a new deployment of an online endpoint takes the place of the old one, and when it must not.
-
-    Args:
-        golden: items that the new one has to answer: before it gets any traffic, and after each step. Without any, one
-            is made up from what the model takes; an entry script of the user's is then only watched.
-        steps: per cent of the requests that it gets, rising to 100.
-        pause: seconds that each step lasts, and that the old one gets at the end for the requests it still works on.
-        mirror: per cent of the requests that it gets a copy of, before the first step; managed endpoints only.
-
-    Raises:
-        ValueError: steps that do not rise to 100, or no share or pause.
-    """
-
-    golden: tuple[Any, ...] = field(default=(), repr=False)
-    steps: tuple[int, ...] = (10, 50, 100)
-    pause: float = 10.0
-    mirror: int = 0
-
-    def __post_init__(self) -> None:
-        rising = all(low < high for low, high in itertools.pairwise(self.steps))
-        if not self.steps or not rising or self.steps[0] < 1 or self.steps[-1] != 100:
-            msg = f"steps rise from 1 or more to 100 per cent, got {self.steps!r}."
-            raise ValueError(msg)
-        if not 0 <= self.pause < _LONGEST:
-            msg = f"pause is a number of seconds, got {self.pause!r}."
-            raise ValueError(msg)
-        if not 0 <= self.mirror <= MOST_MIRRORED:
-            msg = f"mirror is from 0 to {MOST_MIRRORED} per cent, as much as Azure copies, got {self.mirror!r}."
-            raise ValueError(msg)
 
 
 @dataclass(frozen=True, slots=True)

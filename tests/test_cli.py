@@ -301,6 +301,11 @@ def test_what_means_nothing_here_is_said_as_it_was_typed(model: Path, capsys: py
         ("gpu_infer.sweep(workspace) removes it", "gpu-infer sweep -w WHERE removes it"),
         ("environment_variables: SERVER_PORT='x' is no port", "--port 'x' is no port"),
         ("environment_variables={'SERVER_PORT': ...}", "--port"),
+        ("Give them as environment_variables={...}.", "Give them as --env NAME=VALUE."),
+        (
+            "Deploy it again: deploy(model, ml_client, name='x', overwrite=True).",
+            "Deploy it again: gpu-infer deploy MODEL -w WHERE --online --name x --overwrite.",
+        ),
         ("load(name='x', timeout=3) stays, my_name=3 too", "load(name='x', timeout=3) stays, my_name=3 too"),
         ("GPU_INFER_MAX_BODY_MB=5", "GPU_INFER_MAX_BODY_MB=5"),
     ],

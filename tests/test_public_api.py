@@ -26,7 +26,7 @@ FLOORS = [
     {"targets"},
     {"bundle", "preflight", "diagnose", "ledger", "plans"},
     {"client"},
-    {"catalog", "spec", "sources", "samples", "progress", "notebook"},
+    {"catalog", "spec", "durations", "rollouts", "sources", "samples", "progress", "notebook"},
     {"_version", "blotting", "errors"},
 ]
 

@@ -38,14 +38,21 @@ def scale(
     )
 
 
-def park(name: options.ServiceName, *, workspace: options.Workspace = None, as_json: options.Json = False) -> None:
+def park(
+    name: options.ServiceName,
+    *,
+    workspace: options.Workspace = None,
+    online: options.ImpliedOnline = True,
+    as_json: options.Json = False,
+) -> None:
     """Take down what is billed of an online endpoint; its address and keys stay."""
-    where = options.place(workspace, online=True)
+    where = options.place(workspace, online=online)
     with screen.progress(f"parking {name}"):
-        service = options.attached(name, where).park()
-    _tell(
-        service, where, as_json=as_json, text=f"{name} is parked: nothing of it is billed, its address and keys stay."
-    )
+        service = options.attached(name, where)
+        already = service.state == "Parked"
+        service.park()
+    said = "is parked already" if already else "is parked"
+    _tell(service, where, as_json=as_json, text=f"{name} {said}: nothing of it is billed, its address and keys stay.")
     if not as_json:
         screen.hint(f"gpu-infer unpark {name}{options.again(workspace)}", because="brings it back")
 
@@ -55,14 +62,17 @@ def unpark(
     *,
     env: options.Env = None,
     workspace: options.Workspace = None,
+    online: options.ImpliedOnline = True,
     as_json: options.Json = False,
 ) -> None:
     """Bring back what was parked from this machine, at the same address and with the same keys."""
-    where = options.place(workspace, online=True)
+    where = options.place(workspace, online=online)
     variables = options.variables(env)
     with screen.progress(f"starting {name}"):
-        service = options.attached(name, where).unpark(environment_variables=variables)
-    _tell(service, where, as_json=as_json, text=f"{name} serves again.")
+        service = options.attached(name, where)
+        already = service.state == "Healthy"
+        service.unpark(environment_variables=variables)
+    _tell(service, where, as_json=as_json, text=f"{name} serves already." if already else f"{name} serves again.")
     if not as_json:
         screen.hint(f"gpu-infer score {name} FILE{options.again(where)}")
 

@@ -23,6 +23,7 @@ __all__ = [
     "DevTest",
     "EntryScript",
     "Env",
+    "ImpliedOnline",
     "Json",
     "Labels",
     "MaxReplicas",
@@ -218,6 +219,15 @@ Online = Annotated[
         "--online",
         envvar="GPU_INFER_ONLINE",
         help="The workspace's online endpoints, through azure-ai-ml, instead of AKS web services.",
+        rich_help_panel=_AZURE,
+    ),
+]
+ImpliedOnline = Annotated[
+    bool,
+    typer.Option(
+        "--online",
+        help="As on the other commands; implied, since only online endpoints can be parked.",
+        show_default=False,
         rich_help_panel=_AZURE,
     ),
 ]

@@ -22,7 +22,13 @@ _PHRASES = (
     (r"environment_variables=\{'SERVER_PORT': \.\.\.\}", "--port"),
     (r"environment_variables: SERVER_PORT=", "--port "),
     (r"environment_variables: SERVER_PORT", "--port"),
+    (r"environment_variables=\{\.\.\.\}", "--env NAME=VALUE"),
     (r"environment_variables[=:]", "--env"),
+    (r"(Service '([^']+)' is parked: .*?)unpark\(\)", r"\1gpu-infer unpark \2"),
+    (
+        r"deploy\(model, ml_client, name='([^']*)', overwrite=True\)",
+        r"gpu-infer deploy MODEL -w WHERE --online --name \1 --overwrite",
+    ),
     (r"gpu_infer\.sweep\(workspace\)", "gpu-infer sweep -w WHERE"),
     (r"gpu_infer\.leftovers\(workspace\)", "gpu-infer sweep -w WHERE --dry-run"),
     (r"gpu_infer\.attach\(('[^']*')(?:, workspace)?\)", r"gpu-infer score \1"),

@@ -138,13 +138,21 @@ def test_scale_park_and_unpark(
     assert "nothing of it is billed" in shown.out
     assert f"gpu-infer unpark night -w {emulator.url}" in shown.err
     assert emulator.billed() == []
+    assert main(["park", "night", *where, "--online"]) == 0
+    assert "night is parked already" in capsys.readouterr().out
+    assert main(["scale", "night", "2", *where, "--online"]) == 1
+    assert "Bring it back first: gpu-infer unpark night." in " ".join(capsys.readouterr().err.split())
     assert main(["ls", *where, "--online", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["state"] == "Parked"
     assert main(["unpark", "night", *where]) == 1
-    assert "TEAM" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "TEAM" in said
+    assert "Give them as --env NAME=VALUE." in " ".join(said.split())
     assert main(["unpark", "night", *where, "--env", "TEAM=vision", "--json"]) == 0
     again = json.loads(capsys.readouterr().out)
     assert (again["state"], again["scoring_uri"], again["price_per_hour"]) == ("Healthy", uri, 1.052)
+    assert main(["unpark", "night", *where, "--online"]) == 0
+    assert "night serves already." in capsys.readouterr().out
     np.save(tmp_path / "row.npy", np.arange(4, dtype=np.float32))
     assert main(["score", "night", str(tmp_path / "row.npy"), *where, "--online", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["result"] == [0, 2, 4, 6]

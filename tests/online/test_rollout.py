@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -134,8 +135,10 @@ def test_a_new_one_that_does_not_answer_the_golden_request(
     hooks.write_text(HOOKS, "utf-8")
     rollout = Rollout(golden=(ITEM, ITEM + 1000), steps=STEPS.steps, pause=STEPS.pause)
     says = r"^Updating service 'svc' failed: the new deployment 'green' does not answer golden item 1.*that large"
-    with Senders(service, requests) as sent, pytest.raises(DeploymentError, match=says):
+    with Senders(service, requests) as sent, pytest.raises(DeploymentError, match=says) as caught:
         service.update(postprocess=hooks, rollout=rollout)
+    assert "LookupError: no class is that large" in caught.value.logs
+    assert re.search(r'Traceback \(most recent call last\):\n(?s:.*)File ".*hooks\.py", line 4', str(caught.value))
     assert (sent.failures, set(sent.answers)) == ([], {DOUBLED})
     assert sent.answers.total() >= requests
     serves("blue")
@@ -153,3 +156,20 @@ def test_a_new_one_that_takes_over(
     serves("green")
     assert service.scoring_uri == uri
     assert tuple(service.score(ITEM).tolist()) == SQUARED
+
+
+def test_a_first_deployment_that_does_not_answer(running: tuple[Emulator, Any], tmp_path: Path) -> None:
+    emulator, client = running
+    hooks = tmp_path / "hooks.py"
+    hooks.write_text("def preprocess(item):\n    raise LookupError('not this one')\n", "utf-8")
+    says = (
+        r"^Deploying service 'first' failed: its deployment 'blue' does not answer an item made up from what the model "
+        r"takes, so it gets no requests\. (?s:.*)not this one"
+    )
+    with pytest.raises(DeploymentError, match=says) as caught:
+        gpu_infer.deploy(
+            save_elementwise(tmp_path / "twice.onnx"), client, name="first", vm_size=T4, preprocess=hooks, dry_run=False
+        )
+    assert "golden" not in str(caught.value)
+    assert "LookupError: not this one" in caught.value.logs
+    assert emulator.billed() == []

@@ -40,6 +40,7 @@ __all__ = [
     "entry_name",
     "free_name",
     "list_deployments",
+    "logs_for_error",
     "logs_of",
     "look",
     "scale",
@@ -185,7 +186,7 @@ def wait_ready(client: Any, incoming: Incoming, *, timeout: float, doing: str = 
     """
     left = deadline(timeout)
     words = f"{doing} service {incoming.endpoint!r}"
-    logs = functools.partial(_logs_for_error, client, incoming.endpoint, incoming.name)
+    logs = functools.partial(logs_for_error, client, incoming.endpoint, incoming.name)
     if incoming.poller is not None:
         finish(
             incoming.poller,
@@ -309,6 +310,15 @@ def logs_of(client: Any, endpoint: str, names: Sequence[str]) -> str:
     return "\n".join(parts)
 
 
+def logs_for_error(client: Any, endpoint: str, name: str) -> str:
+    """The logs, or nothing where they cannot be had: the error that they are for says more than why."""
+    try:
+        return logs_of(client, endpoint, [name])
+    except GpuInferError as error:
+        emit(Event(endpoint, "logs", "warning", f"not to be had: {error}"))
+        return ""
+
+
 def deployment_of(client: Any, endpoint: Any, there: Sequence[Any], entry: Entry | None) -> Deployment:
     """An endpoint with its deployments as one ``Deployment``: what its tags tell, and what the ledger adds."""
     known = records.read_tags(endpoint.tags)
@@ -387,12 +397,3 @@ def _model_of(deployment: Any) -> str:
     text = given if isinstance(given, str) else getattr(given, "id", "") or ""
     name, found, version = text.rpartition("/versions/")
     return f"{name.rsplit('/', 1)[-1]}:{version}" if found else text.removeprefix("azureml:")
-
-
-def _logs_for_error(client: Any, endpoint: str, name: str) -> str:
-    """The logs, or nothing where they cannot be had: the error that they are for says more than why."""
-    try:
-        return logs_of(client, endpoint, [name])
-    except GpuInferError as error:
-        emit(Event(endpoint, "logs", "warning", f"not to be had: {error}"))
-        return ""

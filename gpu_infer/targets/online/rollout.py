@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import time
-from typing import Any
+from typing import Any, Literal
 
 from gpu_infer.blotting import blotted
 from gpu_infer.client import ScoringClient
-from gpu_infer.errors import DeploymentError, GpuInferError, ScoringError, ServiceNotFoundError
+from gpu_infer.client.inputs import encode
+from gpu_infer.client.kserve_service import kserve_inputs
+from gpu_infer.diagnose import last_traceback, tail
+from gpu_infer.errors import (
+    DeploymentError,
+    Finding,
+    GpuInferError,
+    PreflightError,
+    ScoringError,
+    ServiceNotFoundError,
+)
 from gpu_infer.ledger import Entry
 from gpu_infer.progress import Event, emit
 from gpu_infer.samples import made_up
@@ -16,13 +27,34 @@ from gpu_infer.targets import records
 from gpu_infer.targets.online import deployments, endpoints, removing
 from gpu_infer.targets.online.sdk import key_of
 
-__all__ = ["REPLACE", "retire", "serve_what_is_ready", "take_over"]
+__all__ = ["REPLACE", "check_golden", "retire", "serve_what_is_ready", "take_over"]
 
 REPLACE = Rollout(steps=(100,), pause=3.0)
 """How ``deploy(overwrite=True)`` replaces what is there: at once, when the new one is ready and answers."""
 
 GOLDEN_SECONDS = 120.0
 """For one golden request, its retries included."""
+
+
+def check_golden(spec: ServiceSpec, rollout: Rollout) -> None:
+    """Encode the golden items as they will be sent: what cannot be is found before anything is created.
+
+    Raises:
+        PreflightError: an item that is no file, or of no type that can be sent.
+    """
+    codec = _codec_of(spec)
+    findings: list[Finding] = []
+    for at, item in enumerate(rollout.golden):
+        try:
+            if codec == "kserve":
+                kserve_inputs(item, one=False, max_side=None)
+            else:
+                encode(item, codec)
+        except ScoringError as error:
+            message = f"Golden item {at} cannot be sent, so nothing was created: {error}"
+            findings.append(Finding("error", "golden", message))
+    if findings:
+        raise PreflightError(findings)
 
 
 def take_over(client: Any, spec: ServiceSpec, new: str, rollout: Rollout) -> None:
@@ -74,8 +106,8 @@ def serve_what_is_ready(client: Any, endpoint: Any, *, timeout: float) -> None:
         endpoints.send_traffic(client, name, {waited[-1]: 100})
 
 
-def retire(client: Any, name: str, new: str, rollout: Rollout) -> None:
-    """Delete what a new deployment has replaced, once it has answered what it still worked on.
+def retire(client: Any, name: str, new: str) -> None:
+    """Delete what a new deployment has replaced; in the last step it had the time to answer what it still worked on.
 
     What cannot be deleted is said, and is the next ``sweep()``'s: the new one serves, and is not taken back for that.
 
@@ -83,7 +115,6 @@ def retire(client: Any, name: str, new: str, rollout: Rollout) -> None:
         client: of the workspace.
         name: of the endpoint.
         new: name of the deployment that serves.
-        rollout: how long the old ones get.
     """
     going, _ = _entries(client, name, new)
     try:
@@ -93,8 +124,6 @@ def retire(client: Any, name: str, new: str, rollout: Rollout) -> None:
             emit(Event(name, "retire", "warning", f"somebody else has changed it: {new!r} has no requests any more"))
             return
         old = [one.name for one in deployments.list_deployments(client, name) if one.name != new]
-        if old:
-            time.sleep(rollout.pause)
         for one in old:
             removing.drop_deployment(client, name, one)
     except BaseException as error:
@@ -117,23 +146,24 @@ def _move(client: Any, spec: ServiceSpec, new: str, rollout: Rollout, *, endpoin
         deployments.scoring_address(endpoint, kserve=spec.codeless),
         endpoints.credential_of(client, endpoint),
         timeout=GOLDEN_SECONDS,
-        codec="kserve" if spec.codeless else "json" if spec.entry_script else None,
+        codec=_codec_of(spec),
         ours=None if spec.entry_script or spec.codeless else True,
         deployment=new,
     ) as scoring:
         golden = _golden(scoring, spec, rollout)
-        _check(scoring, spec.name, new, golden)
+        check = functools.partial(_check, client, scoring, spec.name, new, golden, first=not before)
+        check()
         if not before:
             endpoints.send_traffic(client, spec.name, {new: 100})
             return
         if rollout.mirror and not endpoints.is_kubernetes(endpoint):
             endpoints.send_traffic(client, spec.name, before, mirror={new: rollout.mirror})
             time.sleep(rollout.pause)
-            _check(scoring, spec.name, new, golden)
+            check()
         for step in rollout.steps:
             endpoints.send_traffic(client, spec.name, {new: step, **_shares(before, 100 - step)})
             time.sleep(rollout.pause)
-            _check(scoring, spec.name, new, golden)
+            check()
 
 
 def _entries(client: Any, name: str, new: str) -> tuple[list[Entry], list[Entry]]:
@@ -143,27 +173,41 @@ def _entries(client: Any, name: str, new: str) -> tuple[list[Entry], list[Entry]
     return [one for one in below if one.name != known], [one for one in below if one.name == known]
 
 
-def _golden(scoring: ScoringClient, spec: ServiceSpec, rollout: Rollout) -> tuple[Any, ...]:
+def _codec_of(spec: ServiceSpec) -> Literal["json", "kserve"] | None:
+    return "kserve" if spec.codeless else "json" if spec.entry_script else None
+
+
+def _golden(scoring: ScoringClient, spec: ServiceSpec, rollout: Rollout) -> dict[str, Any]:
+    """What is asked, by how an error names it."""
     if rollout.golden or spec.entry_script is not None or spec.codeless:
-        return rollout.golden
+        return {f"golden item {at}": item for at, item in enumerate(rollout.golden)}
     try:
-        return ([made_up(scoring.describe())],)  # a list: behind a hook, one item may look as many do
+        # A list: behind a hook, one item may look as many do.
+        return {"an item made up from what the model takes": [made_up(scoring.describe())]}
     except ValueError as error:
-        text = f"the new deployment is not asked anything before it serves: {error} Give golden items."
+        text = (
+            f"the new deployment is not asked anything before it serves: {error} "
+            "Where update() makes it, Rollout(golden=...) gives items to ask."
+        )
         emit(Event(spec.name, "golden", "warning", text))
-        return ()
+        return {}
 
 
-def _check(scoring: ScoringClient, name: str, new: str, golden: tuple[Any, ...]) -> None:
-    for at, item in enumerate(golden):
+def _check(client: Any, scoring: ScoringClient, name: str, new: str, golden: dict[str, Any], *, first: bool) -> None:
+    for what, item in golden.items():
         try:
             scoring.score(item)
         except ScoringError as error:
+            logs = deployments.logs_for_error(client, name, new)  # now: the deployment is about to be deleted
+            traceback = last_traceback(logs)
+            doing, which = ("Deploying", "its") if first else ("Updating", "the new")
+            end = "" if first else ", and what served before serves on"
             message = (
-                f"Updating service {name!r} failed: the new deployment {new!r} does not answer golden item {at}, so it "
-                f"gets no requests, and what served before serves on. {error}"
+                f"{doing} service {name!r} failed: {which} deployment {new!r} does not answer {what}, so it gets no "
+                f"requests{end}. {error}"
             )
-            raise DeploymentError(blotted(message)) from error
+            text = f"{message}\n{traceback}" if traceback else message
+            raise DeploymentError(blotted(text), logs=tail(logs)) from error
 
 
 def _shares(before: dict[str, int], total: int) -> dict[str, int]:

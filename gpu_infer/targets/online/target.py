@@ -31,7 +31,7 @@ from gpu_infer.targets.online import compute, deployments, endpoints, inventory,
 from gpu_infer.targets.online.inference import deployment_entity
 from gpu_infer.targets.online.models import ensure_model
 from gpu_infer.targets.online.planning import check_scale, make_plan
-from gpu_infer.targets.online.rollout import REPLACE, retire, serve_what_is_ready, take_over
+from gpu_infer.targets.online.rollout import REPLACE, check_golden, retire, serve_what_is_ready, take_over
 from gpu_infer.targets.online.sdk import key_of
 
 __all__ = ["OnlineTarget"]
@@ -164,7 +164,7 @@ class OnlineTarget:
                 deployments.wait_ready(self.client, incoming, timeout=timeout)
                 take_over(self.client, spec, incoming.name, REPLACE)
                 del self._incoming[name]
-                retire(self.client, name, incoming.name, REPLACE)
+                retire(self.client, name, incoming.name)
             return self.find(name)
         found = self.find(name)
         if found.state in ("Healthy", "Parked"):
@@ -199,6 +199,7 @@ class OnlineTarget:
             DeploymentError: the new one does not start, or does not answer; the old one serves on.
             PreflightError: another thread or process is changing it.
         """
+        check_golden(spec, rollout or Rollout())
         with self._changing(name):
             return self._update(name, spec, template, rollout or Rollout())
 
@@ -223,7 +224,7 @@ class OnlineTarget:
         records.settle_all([one for one in records.entries(self._key) if one.details["run"] == run.id], state="live")
         if entry is not None:
             records.settle(entry, model=model.id)
-        retire(self.client, name, colour, rollout)
+        retire(self.client, name, colour)
         return replace(self.find(name), model_ref=model.ref)
 
     def scale(self, name: str, *, replicas: int | tuple[int, int] | None, workers: int | None) -> Deployment:
