@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from gpu_infer.blotting import remember_secrets
 from gpu_infer.errors import Finding, PreflightError
@@ -30,13 +31,27 @@ _REGISTERED = re.compile(r"([A-Za-z0-9][\w.-]*)(?::([^:/\\]*))?")
 """What can be the name of a registered model, with its version; whether that is a number is seen there."""
 
 
+_TEXTS = {
+    "name": "the name of the service, a text",
+    "template": "'tensorflow', 'torch' or 'onnx'",
+    "output": "the name of one output",
+    "vm_size": "the name of a VM size, such as 'Standard_NC4as_T4_v3'",
+}
+"""Arguments that are texts, and what each is."""
+
+
 def spec_from(model: Any, **a: Any) -> ServiceSpec:
     """The checked and typed form of the arguments of ``deploy()``."""
     ref = _model_ref(model, a["workspace"])
     batching = a["batching"] if isinstance(a["batching"], Batching) else Batching(enabled=bool(a["batching"]))
-    if a["output"] is not None and not isinstance(a["output"], str):
-        message = f"output is the name of one output, got {a['output']!r}."
-        raise TypeError(message)
+    for what, meant in _TEXTS.items():
+        if a[what] is not None and not isinstance(a[what], str):
+            message = f"{what} is {meant}, got {a[what]!r}."
+            raise TypeError(message)
+    for what in ("cpu_cores", "memory_gb"):
+        if a[what] is not None and (not isinstance(a[what], int | float) or isinstance(a[what], bool)):
+            message = f"{what} is a number, got {a[what]!r}."
+            raise TypeError(message)
     variables = _variables(a["environment_variables"])
     remember_secrets(variables)
     return ServiceSpec(
@@ -52,8 +67,8 @@ def spec_from(model: Any, **a: Any) -> ServiceSpec:
         resources=Resources(a["gpus_per_replica"], a["cpu_cores"], a["memory_gb"], a["vm_size"]),
         scale=Scale.of(a["replicas"], a["workers"]),
         batching=batching,
-        entry_script=Path(a["entry_script"]).expanduser() if a["entry_script"] else None,
-        conda_file=Path(a["conda_file"]).expanduser() if a["conda_file"] else None,
+        entry_script=_file(a["entry_script"], "entry_script"),
+        conda_file=_file(a["conda_file"], "conda_file"),
         environment_variables=variables,
         auth=a["auth"],
         tags=_variables(a["tags"], "tags"),
@@ -82,11 +97,26 @@ def _cluster_of(given: Any) -> Cluster | None:
     return Cluster(given.name, vm_size="")
 
 
+def _file(given: Any, what: str) -> Path | None:
+    if given is not None and not isinstance(given, str | os.PathLike):
+        message = f"{what} is the path of a file, got {given!r}."
+        raise TypeError(message)
+    return Path(cast("str", given)).expanduser() if given else None
+
+
 def _variables(given: Mapping[str, Any] | None, what: str = "environment_variables") -> dict[str, str]:
     if given is not None and not isinstance(given, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
         message = f"{what} is a mapping of names to values, got {type(given).__name__}."
         raise TypeError(message)
+    for name in given or {}:
+        if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            message = f"{what}: a name is a text, got {name!r}."
+            raise TypeError(message)
     variables = {key: str(value) for key, value in (given or {}).items()}
+    wrong = [name for name in variables if not name or "=" in name or "\0" in name]
+    if wrong and what == "environment_variables":
+        message = f"{what}: {wrong[0]!r} can be no name of a variable: a name is not empty and has no '='."
+        raise ValueError(message)
     if "WORKER_COUNT" in variables:
         message = "environment_variables: WORKER_COUNT is set by workers=; use that."
         raise ValueError(message)

@@ -15,6 +15,7 @@ from gpu_infer.arguments import Hook, spec_from
 from gpu_infer.bundle import Template, load_template
 from gpu_infer.errors import Finding, GpuInferError, MissingDependencyError, PreflightError
 from gpu_infer.plans import Plan
+from gpu_infer.preflight import without_runtime
 from gpu_infer.progress import Event, emit
 from gpu_infer.service import Service, service_from
 from gpu_infer.smoke import run_smoke_test
@@ -28,6 +29,7 @@ from gpu_infer.spec import (
 )
 from gpu_infer.targets.base import Deployment, Target
 from gpu_infer.targets.choice import local_copy, target_for
+from gpu_infer.teardown import naming_what_is_left
 
 __all__ = ["attach", "deploy", "plan", "services"]
 
@@ -179,18 +181,19 @@ def deploy(  # pyright: ignore[reportInconsistentOverload] - the first overload 
         seconds = run_smoke_test(_on_this_machine(made.spec, workspace), _template_of(made), sample=smoke_test)
         made = replace(made, spec=replace(made.spec, load_seconds=seconds))
     patience = seconds_of(wait) if wait and wait is not True else None
-    deployment = _start(on, made, unnamed=name is None)
-    service = service_from(deployment, on)
-    try:
-        known = _Known(_with_model(arguments, deployment), deployment.made)
-        service.on_update(functools.partial(_redeploy, on, service.name, known), known.arguments)
-        if wait:
-            service.wait(timeout=patience)
-        if deployment.hand_over is not None:
-            deployment.hand_over()
-    except BaseException as error:
-        _remove_failed(service, deployment, error)
-        raise
+    with naming_what_is_left(on):
+        deployment = _start(on, made, unnamed=name is None)
+        service = service_from(deployment, on)
+        try:
+            known = _Known(_with_model(arguments, deployment), deployment.made)
+            service.on_update(functools.partial(_redeploy, on, service.name, known), known.arguments)
+            if wait:
+                service.wait(timeout=patience)
+            if deployment.hand_over is not None:
+                deployment.hand_over()
+        except BaseException as error:
+            _remove_failed(service, deployment, error)
+            raise
     return service
 
 
@@ -245,7 +248,7 @@ def services(workspace: Any = None) -> list[Service]:
 # --- inside -----------------------------------------------------------------------------------------------------------
 
 _LIFE = "keep() changes how long the service lives"
-_ANOTHER = "the service stays on its cluster, and deploy() makes another one elsewhere"
+_ANOTHER = "the service stays on the machines that it has, and deploy() makes another one elsewhere"
 _FIXED = {
     "name": "the service stays the same one",
     "target": "the service stays where it is",
@@ -282,8 +285,12 @@ def _planned(on: Target, arguments: Mapping[str, Any]) -> Plan:
     for number in itertools.count(1):
         made = on.plan(spec if number == 1 else replace(spec, name=f"{spec.name}-{number}"))
         if arguments["name"] is not None or "name-taken" not in {finding.code for finding in made.errors}:
-            return made
-    raise AssertionError("the count never ends")
+            break
+    else:
+        raise AssertionError("the count never ends")
+    if made.spec.codeless and arguments["smoke_test"] is not False:
+        return replace(made, findings=(*made.findings, without_runtime(["smoke_test"])))
+    return made
 
 
 def _on_this_machine(spec: ServiceSpec, workspace: Any) -> ServiceSpec:
@@ -340,7 +347,8 @@ def _redeploy(
     made = on.plan(_spec_of(on, {**merged, "overwrite": True}))  # its name is taken, by itself
     if made.errors:
         _raise_findings(made.findings)
-    deployment = on.update(name, made.spec, _template_of(made), rollout=rollout)
+    with naming_what_is_left(on):
+        deployment = on.update(name, made.spec, _template_of(made), rollout=rollout)
     known.arguments.update(_with_model(merged, deployment))
     known.made = deployment.made
     return deployment

@@ -70,8 +70,7 @@ class Plan:
             ("labels", _labels(spec)),
             ("entry script", str(spec.entry_script or "")),
             *self._place_rows(),
-            ("workers", str(spec.scale.workers)),
-            ("batching", f"up to {spec.batching.max_batch} items" if spec.batching.enabled else "off"),
+            *_server(spec),
             ("time-out", f"{spec.timeout:g} s per request"),
             ("lives", _life(spec)),
             ("creates", ", ".join(self.creates)),
@@ -157,6 +156,16 @@ class Plan:
     def _repr_html_(self) -> str:
         pairs = [*self.rows(), *((finding.level.upper(), str(finding)) for finding in self.findings)]
         return html_table("Plan", pairs)
+
+
+def _server(spec: ServiceSpec) -> list[tuple[str, str]]:
+    """What reads the requests in a container."""
+    if spec.codeless:
+        return [("served by", "Triton, which Azure ML runs by itself")]
+    return [
+        ("workers", str(spec.scale.workers)),
+        ("batching", f"up to {spec.batching.max_batch} items" if spec.batching.enabled else "off"),
+    ]
 
 
 def _labels(spec: ServiceSpec) -> str:

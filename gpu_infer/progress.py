@@ -28,7 +28,7 @@ class Event:
         service: the name of the service.
         stage: what happens, such as ``load_model`` or ``healthy``.
         state: ``start``, ``ok``, ``failed`` or ``warning``.
-        text: seconds, note or warning, as shown to people.
+        text: seconds, note or warning, as shown to people; a warning is a sentence that needs no stage.
     """
 
     service: str
@@ -56,12 +56,13 @@ def emit(event: Event) -> None:
     if listener is not None:
         listener(event)
         return
+    if event.state == "warning":
+        # Which Python shows on standard error where nothing else is set up.
+        logger.warning("Warning: %s: %s", event.service, event.text)
+        return
     line = (
         f"{event.service}: {event.stage.replace('_', ' ')} {'...' if event.state == 'start' else event.text}".rstrip()
     )
-    if event.state == "warning":
-        logger.warning(line)  # which Python shows on standard error where nothing else is set up
-        return
     logger.info(line)
     # A notebook is no terminal, but shows a line that is written over just as well.
     if sys.stderr is not None and (sys.stderr.isatty() or "ipykernel" in sys.modules):  # a daemon may have none

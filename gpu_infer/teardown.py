@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -16,9 +17,9 @@ from gpu_infer.spec import seconds_of
 
 if TYPE_CHECKING:
     from gpu_infer.service import Service
-    from gpu_infer.targets.base import CloudTarget
+    from gpu_infer.targets.base import CloudTarget, Target
 
-__all__ = ["Leftover", "TakenDown", "leftovers", "sweep", "take_down"]
+__all__ = ["Leftover", "TakenDown", "leftovers", "naming_what_is_left", "sweep", "take_down"]
 
 DAY_SECONDS = 86400.0
 
@@ -256,6 +257,23 @@ def take_down(
         left=left,
         users={one.name: [user.name for user in remaining if user.cluster == one.name] for one in left},
     )
+
+
+@contextmanager
+def naming_what_is_left(on: Target) -> Generator[None]:
+    """Let an interrupt name what the call has made and not removed: a second one ends the removal."""
+    entries: Callable[[], list[Entry]] = getattr(on, "entries", list[Entry])  # nothing is billed on this machine
+    before = {(entry.kind, entry.name, entry.created) for entry in entries()}
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        made = [entry for entry in entries() if (entry.kind, entry.name, entry.created) not in before]
+        if made and not getattr(error, "__notes__", None):  # else it tells already what could not be removed
+            left = ", ".join(f"{entry.kind} {entry.name!r}" for entry in made)
+            error.add_note(
+                f"The removal was interrupted: {left} may exist and be billed; gpu_infer.sweep(workspace) removes it."
+            )
+        raise
 
 
 # --- inside -----------------------------------------------------------------------------------------------------------

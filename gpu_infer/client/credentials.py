@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn, cast
 
 from ..blotting import blotted
-from ..errors import ServiceNotFoundError
+from ..errors import GpuInferError, ServiceNotFoundError
 from .timing import Timing
 from .tokens import HIDDEN, AsyncProvider, Provider, Sealed, Token, renewal_time
 
@@ -225,8 +225,11 @@ class _Vault:
     def _described(self, error: Exception) -> CredentialError:
         if isinstance(error, CredentialError):
             return error
-        # Of a function nobody knows what its exceptions repeat; those of Entra say what to do, and are long.
-        said = " ".join(self.hide_in(blotted(str(error))).split())[:SHOWN_REASON] if self._issues_tokens else ""
+        # Of a function nobody knows what its exceptions repeat; those of Entra say what to do, and are long. Ours say
+        # what to do, too, and repeat no secret.
+        ours = isinstance(error, GpuInferError)
+        said = " ".join(self.hide_in(blotted(str(error))).split()) if ours or self._issues_tokens else ""
+        said = said if ours else said[:SHOWN_REASON]
         problem = CredentialError(f"{self._named} raised {type(error).__name__}{': ' + said if said else '.'}")
         # What repeats a key of ours goes no further, not even as a cause.
         whole = "".join(traceback.format_exception(error))

@@ -16,7 +16,7 @@ from typing import Any, cast
 from gpu_infer.blotting import blotted
 from gpu_infer.diagnose.logs import init_failure, last_traceback, tail
 from gpu_infer.diagnose.meanings import LATE, TEXTS, Meaning
-from gpu_infer.diagnose.statuses import KINDS, STATUSES
+from gpu_infer.diagnose.statuses import KEYS, KINDS, STATUSES
 from gpu_infer.errors import (
     DeploymentError,
     DeploymentTimeoutError,
@@ -44,8 +44,11 @@ _INSIDE = Meaning("", "Azure failed inside.", "Repeat the call. If it stays so, 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 """``azure-ai-ml`` writes its own refusals in colours."""
 
-_TOLD_TWICE = re.compile(r"\((\w+)\) (.*?)\s+Code: \1\s+Message: \2(?:\s|$)", re.DOTALL)
+_TOLD_TWICE = re.compile(r"\(([^()\s]+)\) (.*?)\s+Code: \1\s+Message: \2(?:\s|$)", re.DOTALL)
 """How azure-core prints a body: code and message, and both once more."""
+
+_FOR_KEYS = re.compile(r"fetching (?:the keys|a token) of ")
+"""How the targets call it."""
 
 _FAILED_LATER = {"InternalServerError": 500, "ServiceUnavailable": 503}
 """Codes of operations that have failed, which Azure tells with status 200, and the status that means the same."""
@@ -82,6 +85,8 @@ def azure_error(
     meaning = _meaning(error, said, status)
     if meaning is _UNKNOWN and issubclass(default, DeploymentTimeoutError):
         meaning = LATE
+    if meaning is STATUSES[HTTPStatus.FORBIDDEN] and _FOR_KEYS.match(doing):
+        meaning = KEYS
     tells_no_other = meaning.error in (None, ScoringInitError, DeploymentTimeoutError)
     if logs and crashed and tells_no_other and issubclass(default, DeploymentError) and last_traceback(logs):
         name = re.search(r"'([^']*)'", doing)

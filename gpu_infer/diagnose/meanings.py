@@ -239,6 +239,19 @@ TEXTS: tuple[Meaning, ...] = (  # the first that matches, so the special before 
         r"must be unique per cluster",
     ),
     Meaning(
+        "`An online endpoint named ... exists already in this region`",
+        "The name of an endpoint belongs to one workspace of a region, and another workspace has this one.",
+        "Take another name=.",
+        r"(?:exists already|already exists|already (?:taken|used|in use)|must be unique) (?:with)?in "
+        r"(?:this|the|an) (?:Azure )?region",
+    ),
+    Meaning(
+        "`BlobAlreadyExists`",
+        "The upload met a file that is there already.",
+        "Repeat the call.",
+        r"BlobAlreadyExists|specified blob already exists",
+    ),
+    Meaning(
         "`There is already an active operation on ...`",
         "Azure is still working on it: on what this or another call has asked for before.",
         "Wait until that has ended, then repeat the call.",

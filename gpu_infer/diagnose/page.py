@@ -8,14 +8,15 @@ from gpu_infer import errors
 from gpu_infer.diagnose.azure import azure_error
 from gpu_infer.diagnose.logs import CAUSES
 from gpu_infer.diagnose.meanings import LATE, TEXTS, Meaning
-from gpu_infer.diagnose.statuses import KINDS, STATUSES
+from gpu_infer.diagnose.statuses import KEYS, KINDS, STATUSES
 
 __all__ = ["page"]
 
 _HEAD = """\
 # Errors
 
-Every error of this library is a `GpuInferError` and says what happened, why, and what to do next. `__cause__` is the
+Every error of this library is a `GpuInferError` and says what happened, why, and what to do next; only an argument of a
+wrong type or value is a `TypeError` or `ValueError` that names it, raised before anything is done. `__cause__` is the
 exception of the layer below. Keys, tokens and signatures are blotted out of messages, tracebacks and `.logs` by their
 shape; so are, wherever they stand, the values of `environment_variables=` whose names look secret (TOKEN, KEY, SECRET,
 PASSWORD, CONN, SAS and their kin), from 6 characters on. `service.logs()` is the log as the service wrote it. This page
@@ -68,7 +69,7 @@ def page() -> str:
         _DEFAULT_WORDS,
         _table(TEXTS),
         "## Where the text says no more\n",
-        _table([*statuses, *families, LATE]),
+        _table([*statuses, KEYS, *families, LATE]),
         "## What the log of a service says\n",
         _LOG_WORDS,
         _rows(

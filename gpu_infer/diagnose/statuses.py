@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gpu_infer.diagnose.meanings import Meaning
 
-__all__ = ["KINDS", "STATUSES"]
+__all__ = ["KEYS", "KINDS", "STATUSES"]
 
 _RIGHTS = "Ask an owner of the workspace for the role AzureML Data Scientist; to make clusters it takes Contributor."
 _SUPPORT = "Repeat the call. If it stays so, open a support request with the operation id."
@@ -44,6 +44,14 @@ STATUSES: dict[int, Meaning] = {
         (504, "Azure did not answer in time.", _SUPPORT),
     )
 }
+
+KEYS = Meaning(
+    "status 403, to a request for keys or a token",
+    "This login may not read the keys of it, or the workspace is closed to this network.",
+    "Ask an owner of the workspace for the role AzureML Data Scientist (Reader does not read keys), or for a key, and "
+    "pass that as credential=.",
+)
+"""Instead of the row of 403."""
 
 KINDS: tuple[tuple[tuple[str, ...], Meaning], ...] = (
     (

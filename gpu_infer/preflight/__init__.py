@@ -12,7 +12,7 @@ from gpu_infer.preflight.container import without_port
 from gpu_infer.preflight.facts import ClusterFacts, OnlineFacts, WorkspaceFacts
 from gpu_infer.preflight.kubernetes import choose_instance_type
 from gpu_infer.preflight.local import check_local
-from gpu_infer.preflight.online import check_online
+from gpu_infer.preflight.online import check_online, without_runtime
 from gpu_infer.preflight.vm_sizes import resolve_size
 
 __all__ = [
@@ -35,4 +35,5 @@ __all__ = [
     "script_template",
     "template_of_files",
     "without_port",
+    "without_runtime",
 ]

@@ -14,9 +14,9 @@ from gpu_infer.preflight.kubernetes import check_compute
 from gpu_infer.preflight.managed import check_machine, disk_findings
 from gpu_infer.preflight.quota import check_quota
 from gpu_infer.serving.model_finder import FoundModel
-from gpu_infer.spec import ServiceSpec
+from gpu_infer.spec import Batching, ServiceSpec
 
-__all__ = ["check_online"]
+__all__ = ["check_online", "without_runtime"]
 
 MANAGED_DOOR = Door("a managed online endpoint", max_timeout=180.0)
 KUBERNETES_DOOR = Door(
@@ -72,7 +72,22 @@ def check_online(
         *check_template(spec, found),
         *check_door(spec, MANAGED_DOOR if managed else KUBERNETES_DOOR),
         *check_contents(spec, template, today=today),
+        *_check_codeless(spec),
     ]
+
+
+def without_runtime(given: list[str]) -> Finding:
+    """What is said where arguments are for this library's runtime, and Triton serves the model.
+
+    Args:
+        given: names of the arguments.
+    """
+    message = f"Triton serves this model by itself, without this library's runtime, which is what takes {_and(given)}."
+    fix = (
+        f"Leave {'it' if len(given) == 1 else 'them'} out; or have the runtime serve the model: template='onnx' (or "
+        "'torch', 'tensorflow'), or an entry_script=."
+    )
+    return Finding("error", "triton", message, fix)
 
 
 # --- inside -----------------------------------------------------------------------------------------------------------
@@ -86,6 +101,22 @@ def _check_name(spec: ServiceSpec) -> list[Finding]:
         "letter first, no dash last."
     )
     return [Finding("error", "name", message, 'For example name="gpu-rn".')]
+
+
+def _check_codeless(spec: ServiceSpec) -> list[Finding]:
+    """Triton serves the model by itself: what our runtime would do with it, nobody does."""
+    asked = {
+        "preprocess": spec.preprocess,
+        "postprocess": spec.postprocess,
+        "output": spec.output,
+        "labels": spec.labels is not None,
+        "workers": spec.scale.workers > 1,
+        "batching": spec.batching != Batching(),
+        "conda_file": spec.conda_file is not None,
+        **{f"environment_variables {name}": name.startswith("GPU_INFER_") for name in spec.environment_variables},
+    }
+    given = [what for what, is_given in asked.items() if is_given]
+    return [without_runtime(given)] if spec.codeless and given else []
 
 
 def _check_endpoint(spec: ServiceSpec, facts: OnlineFacts, deployment: str) -> list[Finding]:
@@ -130,6 +161,10 @@ def _other_kind(spec: ServiceSpec, there: EndpointFacts) -> Finding | None:
         "endpoint stays what it is."
     )
     return Finding("error", "endpoint-kind", message, "Delete it first, or give another name=.")
+
+
+def _and(names: list[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if names[1:] else names)
 
 
 def _kind(cluster: str) -> str:

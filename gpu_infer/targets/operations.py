@@ -69,19 +69,22 @@ def begin(function: Callable[..., Any], /, *args: Any, **keywords: Any) -> Any:
         NoAnswerError: the request did not come back in time.
         Exception: whatever the SDK raises.
     """
-    silence = contextlib.ExitStack()
-    silence.enter_context(quiet_operation())
-    try:
-        poller: Any = ask(function, *args, **keywords)
-    except BaseException:
-        silence.close()
-        raise
 
-    def ended(_: Any) -> None:
-        silence.close()
+    def begun() -> Any:
+        # In the thread of the call: where the caller is interrupted meanwhile, the operation begins all the same, and
+        # its thread prints on.
+        with contextlib.ExitStack() as silence:
+            silence.enter_context(quiet_operation())
+            poller: Any = function(*args, **keywords)
+            lasting = silence.pop_all()
 
-    poller.add_done_callback(ended)
-    return poller
+            def ended(_: Any) -> None:
+                lasting.close()
+
+            poller.add_done_callback(ended)
+            return poller
+
+    return ask(begun)
 
 
 def operate(

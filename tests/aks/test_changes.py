@@ -141,8 +141,8 @@ def test_a_newer_version_is_served_when_it_is_asked_for(workspace: Any, register
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"cluster": "other"}, "does not change cluster; the service stays on its cluster"),
-        ({"vm_size": T4}, "does not change vm_size; the service stays on its cluster"),
+        ({"cluster": "other"}, "does not change cluster; the service stays on the machines"),
+        ({"vm_size": T4}, "does not change vm_size; the service stays on the machines"),
         ({"workspace": None}, "does not change workspace"),
         ({"smoke_test": True}, "does not change smoke_test"),
     ],

@@ -147,6 +147,21 @@ def test_arguments_of_the_wrong_kind(tiny_model: Path) -> None:
         gpu_infer.deploy(tiny_model, timeout="soon")
     with pytest.raises(ValueError, match="workers must be a whole number from 1"):
         gpu_infer.deploy(tiny_model, workers=0)
+    for wrong, says in (
+        ({"name": 5}, "name is the name of the service, a text, got 5"),
+        ({"vm_size": 4}, "vm_size is the name of a VM size, such as .*, got 4"),
+        ({"template": True}, "template is 'tensorflow', 'torch' or 'onnx', got True"),
+        ({"entry_script": 7}, "entry_script is the path of a file, got 7"),
+        ({"conda_file": 7}, "conda_file is the path of a file, got 7"),
+        ({"cpu_cores": "2"}, "cpu_cores is a number, got '2'"),
+        ({"environment_variables": {7: "x"}}, "environment_variables: a name is a text, got 7"),
+    ):
+        arguments: dict[str, Any] = wrong
+        with pytest.raises(TypeError, match=says):
+            gpu_infer.plan(tiny_model, **arguments)
+    for name in ("A=B", "", "A\0"):
+        with pytest.raises(ValueError, match="environment_variables: .* can be no name of a variable"):
+            gpu_infer.plan(tiny_model, environment_variables={name: "1"})
     with pytest.raises(TypeError, match="model is a path"):
         gpu_infer.deploy(42)
     with pytest.raises(TypeError, match="azureml.core.Workspace or an azure.ai.ml.MLClient, got object"):

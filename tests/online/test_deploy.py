@@ -15,6 +15,7 @@ import gpu_infer
 from gpu_infer import Rollout
 from gpu_infer.emulator import Emulator, Fault
 from gpu_infer.errors import DeploymentError, PreflightError, ServiceNotFoundError, UnsupportedError
+from gpu_infer.targets.online import OnlineTarget, endpoints
 
 T4 = "Standard_NC4as_T4_v3"
 AT_ONCE = Rollout(pause=0)
@@ -386,3 +387,27 @@ def test_an_endpoint_whose_creation_fails_does_not_stay(emulator: Emulator, clie
         deploy(client)
     assert list(client.online_endpoints.list()) == []
     assert left(client) == []
+
+
+def test_a_second_interrupt_ends_the_removal_and_names_what_is_left(
+    emulator: Emulator, client: Any, deploy: Callable[..., gpu_infer.Service], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(OnlineTarget, "wait", interrupt)
+    with monkeypatch.context() as again:
+        again.setattr(endpoints, "delete_endpoint", interrupt)
+        with pytest.raises(KeyboardInterrupt) as caught:
+            deploy(client)
+    (note,) = caught.value.__notes__
+    assert "service 'svc'" in note
+    assert "deployment 'svc/blue'" in note
+    assert "gpu_infer.sweep(workspace) removes it" in note
+    assert emulator.billed() == ["svc/blue"]
+    gpu_infer.sweep(client)
+    assert emulator.billed() == []
+    with pytest.raises(KeyboardInterrupt) as caught:
+        deploy(client)
+    assert not hasattr(caught.value, "__notes__"), "all of it was removed"
+    assert emulator.billed() == []

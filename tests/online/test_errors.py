@@ -15,6 +15,7 @@ import gpu_infer
 from gpu_infer.diagnose import azure_error
 from gpu_infer.emulator import Emulator, Fault, connect
 from gpu_infer.errors import (
+    AuthenticationError,
     DeploymentError,
     DeploymentTimeoutError,
     GpuInferError,
@@ -145,6 +146,24 @@ SHAPES = {
         "Wait until that has ended",
         "ResourceExistsError",
     ),
+    "name taken": Shape(
+        refusing(
+            "endpoints.create",
+            409,
+            body={"error": {"code": "Conflict", "message": "An endpoint 'x' already exists in this region."}},
+        ),
+        DeploymentError,
+        "another workspace has this one",
+        "Take another name=",
+        "ResourceExistsError",
+    ),
+    "a file that is there": Shape(
+        refusing("blob.put", 409),
+        DeploymentError,
+        "The upload met a file that is there already",
+        "Repeat the call",
+        "ResourceExistsError",
+    ),
     "exists": Shape(
         refusing("code_versions.create", 409, body={"error": {"code": "UserError", "message": "It is there."}}),
         DeploymentError,
@@ -218,6 +237,30 @@ def test_an_update_fails_in_the_same_words(
     assert (service.state, emulator.billed()) == ("Healthy", ["svc/blue"])
 
 
+def test_a_name_that_another_workspace_of_the_region_has(
+    emulator: Emulator, client: Any, deploy: Callable[..., gpu_infer.Service]
+) -> None:
+    emulator.take_endpoint_name("svc")
+    with pytest.raises(DeploymentError, match="another workspace has this one") as caught:
+        deploy(client)
+    assert "Take another name=" in str(caught.value)
+    assert str(caught.value).count("exists already in this region") == 1
+
+
+def test_keys_that_this_login_may_not_read(
+    emulator: Emulator, client: Any, deploy: Callable[..., gpu_infer.Service]
+) -> None:
+    service = deploy(client)
+    emulator.add_fault(refusing("endpoints.keys", 403))
+    with pytest.raises(AuthenticationError, match="This login may not read the keys of it") as caught:
+        service.score([1.0])
+    said = str(caught.value)
+    assert "fetching the keys of endpoint 'svc'" in said.replace("Fetching", "fetching")
+    assert "role AzureML Data Scientist" in said
+    assert "Azure says (403): AuthorizationFailed: The client does not have authorization" in said
+    assert isinstance(caught.value.__cause__, WorkspaceError)
+
+
 def test_a_login_that_fails_before_anything_is_asked(
     client: Any, deploy: Callable[..., gpu_infer.Service], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -242,5 +285,7 @@ def test_azures_words_are_told_once_and_without_colours() -> None:
     typed = azure_error(None, doing="deploying", default=DeploymentError, text=twice)
     assert "OutOfLuck: no luck Why: so" in str(typed)
     assert "Message:" not in str(typed)
+    dotted = "(Not.Lucky) no luck\nCode: Not.Lucky\nMessage: no luck"
+    assert str(azure_error(None, doing="deploying", default=DeploymentError, text=dotted)).count("no luck") == 1
     coloured = MlException(message="\x1b[31mError:\x1b[39m the name is no good", no_personal_data_message="")
     assert "Error: the name is no good" in str(azure_error(coloured, doing="deploying", default=DeploymentError))

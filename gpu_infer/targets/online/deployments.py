@@ -315,7 +315,7 @@ def logs_for_error(client: Any, endpoint: str, name: str) -> str:
     try:
         return logs_of(client, endpoint, [name])
     except GpuInferError as error:
-        emit(Event(endpoint, "logs", "warning", f"not to be had: {error}"))
+        emit(Event(endpoint, "logs", "warning", f"its logs are not to be had: {error}"))
         return ""
 
 
