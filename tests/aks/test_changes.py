@@ -85,6 +85,23 @@ def test_what_is_no_number_of_replicas(
     assert emulator.requests == []
 
 
+def test_an_update_keeps_the_number_of_replicas(workspace: Any, register: Callable[..., Any]) -> None:
+    register(workspace)
+    service = deploy(workspace)
+    service.scale(replicas=2)
+    assert service.update(timeout=30).raw.num_replicas == 2
+    assert service.update(replicas=1).raw.num_replicas == 1
+
+
+def test_an_update_brings_no_old_model_back(workspace: Any, register: Callable[..., Any]) -> None:
+    register(workspace)
+    service = deploy(workspace)
+    other = deploy(workspace, cluster="gpus", overwrite=True)
+    with pytest.raises(PreflightError, match="deployed anew"):
+        service.update(timeout=30)
+    assert other.update(timeout=30).state == "Healthy"
+
+
 def test_a_failed_scale_is_seen_on_the_handle(emulator: Emulator, workspace: Any, register: Callable[..., Any]) -> None:
     register(workspace)
     service = deploy(workspace)

@@ -24,7 +24,7 @@ def repository(tmp_path: Path) -> Path:
     return tmp_path / "models"
 
 
-def test_a_model_of_triton_needs_no_code(home: Path, repository: Path) -> None:
+def test_a_model_of_triton_needs_no_code(home: Path, repository: Path, tmp_path: Path) -> None:
     from azure.ai.ml.entities import Model
 
     rows = np.arange(8, dtype=np.float32).reshape(2, 4)
@@ -45,6 +45,13 @@ def test_a_model_of_triton_needs_no_code(home: Path, repository: Path) -> None:
             service.update(rollout=Rollout(golden=(rows,), pause=0))
             assert service.raw.traffic == {"green": 100}
             service.park().unpark()
+            np.testing.assert_array_equal(service.score(rows), 2 * rows)
+            square = save_elementwise(tmp_path / "square.onnx", "Mul")
+            client.models.create_or_update(Model(name="ours", path=str(square)))
+            service.update("ours", rollout=Rollout(steps=(100,), pause=0))
+            np.testing.assert_array_equal(service.score(rows), rows * rows)
+            assert service.describe()["framework"] == "onnxruntime"
+            service.update("tiny", rollout=Rollout(golden=rows, pause=0))
             np.testing.assert_array_equal(service.score(rows), 2 * rows)
         assert emulator.billed() == []
 
