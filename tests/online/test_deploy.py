@@ -177,6 +177,16 @@ def test_parking_keeps_address_and_keys(emulator: Emulator, client: Any, deploy:
     assert (left(client), emulator.billed()) == ([], [])
 
 
+@pytest.mark.parametrize("skip", [1, 2])
+def test_one_wrong_answer_does_not_leave_a_parked_bill(
+    emulator: Emulator, client: Any, deploy: Deploy, skip: int
+) -> None:
+    service = deploy(client)
+    emulator.add_fault(Fault("deployments.list", "status", status=404, skip=skip, times=1))
+    service.park()
+    assert (service.refresh().state, emulator.billed()) == ("Parked", [])
+
+
 def test_what_cannot_be_brought_back_stays_parked(emulator: Emulator, client: Any, deploy: Deploy) -> None:
     service = deploy(client).park()
     emulator.add_fault(Fault("deployments.create", "fail_operation", error={"code": "OutOfQuota", "message": "Full."}))

@@ -35,8 +35,8 @@ def park(client: Any, name: str) -> None:
         DeploymentError: the traffic could not be taken off.
         TeardownError: a deployment is still there, and billed.
     """
-    endpoint = endpoints.look(client, name)
-    there = deployments.list_deployments(client, name)
+    endpoint = endpoints.look(client, name, twice=True)
+    there = deployments.list_deployments(client, name) or _by_the_ledger(client, name)
     serving = deployments.serving_of(endpoint, there) if endpoint is not None else None
     if serving is None:
         emit(Event(name, "park", "ok", "it is parked already, and nothing of it is billed"))
@@ -139,6 +139,13 @@ def _read(client: Any, name: str, variables: Mapping[str, str]) -> Any:
     entity = call(_unwarned, load, str(file), doing=f"reading what was parked as {name!r}", default=WorkspaceError)
     entity.environment_variables = {**(entity.environment_variables or {}), **variables}
     return entity
+
+
+def _by_the_ledger(client: Any, name: str) -> list[Any]:
+    """The deployments that the ledger knows, asked for one by one: a list may be wrong once, and these are billed."""
+    known = [entry.name.partition("/")[2] for entry in removing.deployments_below(client, name)]
+    looked = [deployments.look(client, name, one) for one in known]
+    return [found for found in looked if found is not None]
 
 
 def _file(client: Any, name: str) -> Path:
