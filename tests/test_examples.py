@@ -37,6 +37,7 @@ def test_resnet50_jpeg(shared_models: Path, snowleopard: Path, capsys: pytest.Ca
     assert "two at once: [289, 289]" in printed
 
 
+@pytest.mark.slow
 def test_resnet50_itself_has_the_tutorials_signature(tmp_path: Path, snowleopard: Path) -> None:
     """With random weights, since the real ones are a download: shapes and serving are what is checked."""
     script = f"""
@@ -52,6 +53,7 @@ resnet50_jpeg.export_resnet50(Path({str(tmp_path / "resnet50")!r}), weights=None
     assert probabilities.sum(axis=1) == pytest.approx([1, 1], abs=1e-3)
 
 
+@pytest.mark.slow
 def test_mnist_trained_here() -> None:
     command = [sys.executable, str(EXAMPLES / "mnist.py")]
     printed = subprocess.run(command, check=True, timeout=250, capture_output=True, text=True).stdout

@@ -132,6 +132,7 @@ def test_two_thousand_digits(digits: gpu_infer.Service, mnist_test: tuple[np.nda
     assert digits.score(images[:2].tolist()).tolist() == answers[:2]
 
 
+@pytest.mark.slow
 def test_outputs_without_a_choice_come_by_name(shared_models: Path, snowleopard: Path) -> None:
     with gpu_infer.deploy(shared_models / "efficientnet_lite0_jpg_savedmodel", postprocess=None) as service:
         result = service.score(snowleopard)

@@ -110,7 +110,7 @@ def check(faulty: Callable[[float], Faulty], kind: str, count: int, *, ordered: 
     ("kind", "ordered"), [("sync", True), ("async", False)], ids=["sync, ordered", "async, as they come"]
 )
 def test_each_item_has_one_right_result_though_a_fifth_of_the_answers_is_none(faulty, kind, ordered):
-    check(faulty, kind, 10_000, ordered=ordered)
+    check(faulty, kind, 5_000, ordered=ordered)
 
 
 @pytest.mark.slow

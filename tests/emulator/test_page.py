@@ -42,6 +42,7 @@ def test_each_block_is_here():
     assert set(BLOCKS) >= {"score.py", "test_service.py", "conftest.py", "one_function.py", "as_it_is.py", "faults.py"}
 
 
+@pytest.mark.slow
 def test_the_test_has_ten_lines_and_passes(tmp_path: Path):
     body = BLOCKS["test_service.py"]
     assert len([line for line in body.splitlines() if line and not line.startswith("from ")]) <= 10

@@ -280,6 +280,7 @@ def test_too_many_requests_at_once_are_refused_and_the_probe_is_answered(tiny_mo
         assert service.score([1, 2, 3, 4]).tolist() == [2, 4, 6, 8], "the client waits and asks again"
 
 
+@pytest.mark.slow
 def test_init_hangs(tiny_model: Path, script: Script) -> None:
     path = script(
         "import time\ndef init(): wait_for_godot()\ndef wait_for_godot(): time.sleep(600)\ndef run(x): return x"

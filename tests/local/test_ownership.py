@@ -59,6 +59,7 @@ def test_what_another_process_keeps_outlives_its_owner(tiny_model: Path, state: 
     service.delete()
 
 
+@pytest.mark.slow
 def test_what_another_process_scales_stays_its_owners(tiny_model: Path, state: Path) -> None:
     with owner(state, tiny_model, "svc") as process:
         source = "import gpu_infer; gpu_infer.attach('svc').scale(workers=2)"

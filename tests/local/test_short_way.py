@@ -182,6 +182,7 @@ def test_who_hangs_up_in_the_middle_of_a_body_is_told_if_still_listening(service
     assert b"The body ends after 4 of 100 bytes." in answer
 
 
+@pytest.mark.slow
 def test_a_silent_connection_is_ended(tiny_model: Path) -> None:
     arguments = "--worker-class gpu_infer_serving._gunicorn_worker.Worker --keep-alive 1"
     with gpu_infer.deploy(tiny_model, environment_variables={"GUNICORN_CMD_ARGS": arguments}) as service:

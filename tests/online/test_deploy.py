@@ -299,35 +299,6 @@ def test_scoring_does_not_go_through_the_sdk() -> None:
     assert not [file for file in sources if ".invoke(" in file.read_text("utf-8")]
 
 
-def test_a_photograph_on_an_endpoint(
-    home: Path, shared_models: Path, snowleopard: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The tutorial's model by its registered name, really run."""
-    from azure.ai.ml.entities import Model
-
-    with Emulator() as emulator:
-        client = emulator.ml_client()
-        path = shared_models / "efficientnet_lite0.onnx"
-        client.models.create_or_update(Model(name="resnet50", path=str(path)))
-        before = "image:224x224,layout=nchw,mean=127,std=128"
-        with gpu_infer.deploy(
-            "resnet50", client, name="gpu-rn", vm_size=T4, preprocess=before, postprocess="top_k:5"
-        ) as service:
-            assert service.score(snowleopard)["classes"][0] == 289
-            assert service.describe()["framework"] == "onnxruntime"
-            logs = service.logs()
-            assert "GPU_INFER_STAGE ready ok" in logs
-            assert "blue: inference-server" in logs
-            service.park()
-            assert emulator.billed() == []
-            service.unpark()
-            assert service.score(snowleopard)["classes"][0] == 289
-        assert emulator.billed() == []
-        (environment,) = bodies(emulator, "environment_versions.create")
-        assert "cuda" in environment["properties"]["image"]
-        assert "onnxruntime-gpu" in environment["properties"]["condaFile"]
-
-
 def test_a_registered_model_on_this_machine(client: Any, home: Path, tmp_path: Path) -> None:
     """Downloaded once, by name, by version and as the SDK's own object."""
     from azure.ai.ml.entities import Model

@@ -13,7 +13,7 @@ from fault_matrix import Cell, Outcome
 from short_pauses import shorten_online
 
 JOBS = ("deploy", "update", "delete")
-SAMPLE = 4
+SAMPLE = 2
 """Cells in the quick test, beside those that are always in it."""
 
 ALWAYS = (
@@ -21,17 +21,12 @@ ALWAYS = (
     Cell("deploy", "endpoints.create", 0, "reset after", once=True),
     Cell("deploy", "deployments.create", 0, "killed after"),
     Cell("deploy", "deployments.create", 0, "reset after"),
-    Cell("deploy", "deployments.create", 0, "failed"),
     Cell("deploy", "online.operation", 2, "killed before"),
-    Cell("update", "deployments.create", 0, "killed after"),
-    Cell("update", "endpoints.update", 0, "failed"),
     Cell("update", "endpoints.update", 1, "killed after"),
-    Cell("update", "endpoints.get", 2, "status 404"),
     Cell("update", "endpoints.get", 8, "status 404"),
     Cell("update", "deployments.list", 8, "killed after"),
     Cell("update", "deployments.delete", 0, "status 500"),
     Cell("delete", "endpoints.delete", 0, "killed before"),
-    Cell("delete", "endpoints.delete", 0, "failed"),
 )
 
 

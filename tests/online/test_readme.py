@@ -30,5 +30,10 @@ def test_the_readmes_job_on_an_online_endpoint(
         assert names["service"].state == "Deleted"
         assert emulator.billed() == []
         created = [request for request in emulator.requests if request.operation == "deployments.create"]
+        (environment,) = [call.body for call in emulator.requests if call.operation == "environment_versions.create"][
+            :1
+        ]
+    assert "cuda" in environment["properties"]["image"], "a GPU is asked for"
+    assert "tensorflow[and-cuda]" in environment["properties"]["condaFile"]
     assert len(created) == 3, "the first, that of the update, and the one that was parked"
     assert "$1.05 per hour" in capsys.readouterr().out
