@@ -89,6 +89,7 @@ def test_a_crash_in_init_comes_back_with_its_traceback(workspace: Any, shared_mo
     assert [service.name for service in gpu_infer.services(workspace)] == []
 
 
+@pytest.mark.slow
 def test_a_crash_in_init_of_an_update_comes_back_with_its_traceback(
     workspace: Any, shared_models: Path, tmp_path: Path, mnist_test: Any
 ) -> None:
@@ -111,6 +112,7 @@ def test_a_crash_in_init_of_an_update_comes_back_with_its_traceback(
         assert "no such key" not in service.logs()
 
 
+@pytest.mark.slow
 def test_a_slow_init_and_too_short_a_wait(workspace: Any, shared_models: Path, tmp_path: Path) -> None:
     script, conda = tmp_path / "score.py", tmp_path / "conda.yml"
     script.write_text(

@@ -158,6 +158,7 @@ def check_kills(faulty: Callable[[float], Faulty], count: int, tmp_path: Path) -
     assert report["answered"] < 2 * count
 
 
+@pytest.mark.slow
 def test_after_two_kills_each_item_has_one_right_result(faulty, tmp_path):
     check_kills(faulty, 5_000, tmp_path)
 

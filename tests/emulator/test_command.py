@@ -144,6 +144,7 @@ print("state", service.state, service.run("[1, 2]"))
 """
 
 
+@pytest.mark.slow
 def test_services_end_with_it(start: Start, tmp_path: Path):
     running = start("--transition", "polls:1")
     url = running.wait_for(r"http://127\.0\.0\.1:\d+")

@@ -86,6 +86,7 @@ def check_requests(emulator: Emulator, model: str) -> None:
     assert emulator.errors == []
 
 
+@pytest.mark.slow
 def test_the_first_tutorial(emulator: Emulator, shared_models: Path, snowleopard: Path, tmp_path: Path):
     folder = tmp_path / "work"
     shutil.copytree(shared_models / "efficientnet_lite0_jpg_savedmodel", folder / "resnet50")
