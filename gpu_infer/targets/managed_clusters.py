@@ -17,8 +17,15 @@ from gpu_infer.progress import Event, emit
 from gpu_infer.spec import Cluster
 from gpu_infer.targets import records
 from gpu_infer.targets.arm import Arm, containers, installed
-from gpu_infer.targets.calls import ask, call, call_timeout
-from gpu_infer.targets.operations import begin, finish, is_absent, is_conflict, is_refusal, operate
+from gpu_infer.targets.calls import call, call_timeout
+from gpu_infer.targets.operations import (
+    begin,
+    finish,
+    is_conflict,
+    operate,
+    seen,
+    settle_failure,
+)
 from gpu_infer.targets.waiting import Pauses, remove
 
 __all__ = ["delete", "keep", "look", "make", "state_of", "tagged"]
@@ -41,14 +48,16 @@ def look(arm: Arm, name: str, *, twice: bool = False) -> Any | None:
     Raises:
         WorkspaceError: Azure refused or did not answer.
     """
+
+    def listed() -> Any | None:
+        return next((one for one in _list(arm) if one.name.lower() == name.lower()), None)
+
     with containers(arm) as service:
-        try:
-            return ask(service.managed_clusters.get, arm.resource_group, name)
-        except Exception as error:
-            if not is_absent(error):
-                raise azure_error(error, doing=f"looking for AKS cluster {name!r}", default=WorkspaceError) from error
-    listed = _list(arm) if twice else []
-    return next((one for one in listed if one.name.lower() == name.lower()), None)
+        return seen(
+            lambda: service.managed_clusters.get(arm.resource_group, name),
+            doing=f"looking for AKS cluster {name!r}",
+            otherwise=listed if twice else None,
+        )
 
 
 def state_of(cluster: Any) -> str:
@@ -210,19 +219,10 @@ def _create(
                 _body(cluster, location=location, tags=tags),
                 headers={"If-None-Match": "*"},  # not over one that has come up since: that would change it
             )
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - raised again there, but where all was done
             typed = azure_error(error, doing=doing, default=ProvisioningError)
-            try:
-                found = look(arm, name, twice=True)
-            except WorkspaceError:
-                raise typed from error  # the entry stays: it may exist
-            if found is not None and records.read_tags(found.tags).get("run") == run.id:
-                return  # our request was done, and its answer lost
-            if found is not None or is_refusal(error):
-                records.forget(entry)  # refused, or somebody else was quicker with the name
-            else:
-                records.settle(entry, state="failed")
-            raise typed from error
+            settle_failure(entry, error, typed, look=lambda: look(arm, name, twice=True))
+            return
         finish(poller, name, what="cluster", doing=doing, left=left, default=ProvisioningError)
 
 

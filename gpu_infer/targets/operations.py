@@ -9,12 +9,24 @@ from http import HTTPStatus
 from typing import Any
 
 from gpu_infer.diagnose import azure_error
-from gpu_infer.errors import GpuInferError
+from gpu_infer.errors import GpuInferError, WorkspaceError
+from gpu_infer.ledger import Entry
 from gpu_infer.progress import Event, emit
+from gpu_infer.targets import records
 from gpu_infer.targets.calls import NoAnswerError, ask, deadline
 from gpu_infer.targets.silence import quiet_operation
 
-__all__ = ["begin", "finish", "is_absent", "is_conflict", "is_refusal", "operate", "status_of"]
+__all__ = [
+    "begin",
+    "finish",
+    "is_absent",
+    "is_conflict",
+    "is_refusal",
+    "operate",
+    "seen",
+    "settle_failure",
+    "status_of",
+]
 
 LOOK_SECONDS = 1.0
 """How often a long operation is asked whether it has ended; how often Azure is asked, the SDK decides."""
@@ -52,6 +64,50 @@ def is_refusal(error: BaseException) -> bool:
 def is_conflict(error: BaseException | None) -> bool:
     """Whether Azure refuses because it is still working on the thing."""
     return status_of(error) == HTTPStatus.CONFLICT
+
+
+def seen(get: Callable[[], Any], *, doing: str, otherwise: Callable[[], Any | None] | None) -> Any | None:
+    """What Azure has under a name, ``None`` where there is none.
+
+    Args:
+        get: asks for it by its name.
+        doing: what is done, for the message of an error.
+        otherwise: looks for it in the list of all: believe that there is none only where that has none either.
+
+    Raises:
+        WorkspaceError: Azure refused or did not answer.
+    """
+    try:
+        return ask(get)
+    except Exception as error:
+        if not is_absent(error):
+            raise azure_error(error, doing=doing, default=WorkspaceError) from error
+    return otherwise() if otherwise is not None else None
+
+
+def settle_failure(entry: Entry, error: Exception, typed: GpuInferError, *, look: Callable[[], Any | None]) -> None:
+    """Look what a request has done whose answer is an error, and note it: nothing is raised where it was done.
+
+    Args:
+        entry: of what was asked for; its run tells whether what is there now is ours.
+        error: of the SDK.
+        typed: the same in our words, which is raised.
+        look: gives what is there, ``None`` where there is nothing.
+
+    Raises:
+        GpuInferError: it was not done, or that cannot be seen, and then the entry stays.
+    """
+    try:
+        found = look()
+    except WorkspaceError:
+        raise typed from error  # it may exist
+    if found is not None and records.read_tags(found.tags).get("run") == entry.details["run"]:
+        return  # our request was done, and its answer lost
+    if found is not None or is_refusal(error):
+        records.forget(entry)  # refused, or somebody else was quicker with the name
+    else:
+        records.settle(entry, state="failed")
+    raise typed from error
 
 
 def begin(function: Callable[..., Any], /, *args: Any, **keywords: Any) -> Any:

@@ -17,17 +17,17 @@ from gpu_infer.preflight.kubernetes import check_absent, check_compute, choose_i
 from gpu_infer.progress import Event, emit
 from gpu_infer.spec import Cluster, ServiceSpec
 from gpu_infer.targets import records
-from gpu_infer.targets.calls import ask, call, deadline
+from gpu_infer.targets.calls import call, deadline
 from gpu_infer.targets.online.reading import compute_facts
 from gpu_infer.targets.online.sdk import (
     begin,
     entity,
     finish,
-    is_absent,
     is_conflict,
-    is_refusal,
     key_of,
     operate,
+    seen,
+    settle_failure,
     state_of,
 )
 from gpu_infer.targets.waiting import Pauses, remove
@@ -54,13 +54,12 @@ def look(client: Any, name: str, *, twice: bool = False) -> Any | None:
     Raises:
         WorkspaceError: the workspace refused or did not answer.
     """
-    try:
-        return ask(client.compute.get, name)
-    except Exception as error:
-        if not is_absent(error):
-            raise azure_error(error, doing=f"looking for compute {name!r}", default=WorkspaceError) from error
-    listed = list_computes(client) if twice else []
-    return next((one for one in listed if one.name.lower() == name.lower()), None)
+
+    def listed() -> Any | None:
+        return next((one for one in list_computes(client) if one.name.lower() == name.lower()), None)
+
+    doing = f"looking for compute {name!r}"
+    return seen(lambda: client.compute.get(name), doing=doing, otherwise=listed if twice else None)
 
 
 def list_computes(client: Any) -> list[Any]:
@@ -214,19 +213,10 @@ def _attach(client: Any, cluster: Cluster, run: records.Run, left: Callable[[], 
         raise
     try:
         poller = begin(client.compute.begin_attach, wanted)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - raised again there, but where all was done
         typed = azure_error(error, doing=doing, default=ProvisioningError)
-        try:
-            found = look(client, name, twice=True)
-        except WorkspaceError:
-            raise typed from error  # the entry stays: it may be attached
-        if found is not None and records.read_tags(found.tags).get("run") == run.id:
-            return  # our request was done, and its answer lost
-        if found is not None or is_refusal(error):
-            records.forget(entry)  # refused, or somebody else was quicker with the name
-        else:
-            records.settle(entry, state="failed")
-        raise typed from error
+        settle_failure(entry, error, typed, look=lambda: look(client, name, twice=True))
+        return
     finish(poller, name, what="cluster", doing=doing, left=left, default=ProvisioningError)
 
 

@@ -27,6 +27,7 @@ from gpu_infer.targets.online.sdk import (
     is_refusal,
     key_of,
     operate,
+    seen,
     state_of,
 )
 from gpu_infer.targets.waiting import Pauses, remove
@@ -99,14 +100,12 @@ def look(client: Any, endpoint: str, name: str, *, twice: bool = False) -> Any |
     Raises:
         WorkspaceError: the workspace refused or did not answer.
     """
-    try:
-        return ask(client.online_deployments.get, name, endpoint)
-    except Exception as error:
-        if not is_absent(error):
-            doing = f"looking for deployment {name!r} of endpoint {endpoint!r}"
-            raise azure_error(error, doing=doing, default=WorkspaceError) from error
-    listed = list_deployments(client, endpoint) if twice else []
-    return next((one for one in listed if one.name == name), None)
+
+    def listed() -> Any | None:
+        return next((one for one in list_deployments(client, endpoint) if one.name == name), None)
+
+    doing = f"looking for deployment {name!r} of endpoint {endpoint!r}"
+    return seen(lambda: client.online_deployments.get(name, endpoint), doing=doing, otherwise=listed if twice else None)
 
 
 def list_deployments(client: Any, endpoint: str) -> list[Any]:

@@ -8,14 +8,13 @@ from http import HTTPStatus
 from typing import Any
 
 from gpu_infer.client.tokens import AccessToken, KeyPair
-from gpu_infer.diagnose import azure_error
 from gpu_infer.errors import DeploymentError, GpuInferError, ServiceNotFoundError, TeardownError, WorkspaceError
 from gpu_infer.ledger import Entry
 from gpu_infer.progress import Event, emit
 from gpu_infer.spec import ServiceSpec
 from gpu_infer.targets import records
-from gpu_infer.targets.calls import ask, call, call_timeout, deadline
-from gpu_infer.targets.online.sdk import entity, is_absent, is_conflict, is_refusal, key_of, operate, state_of
+from gpu_infer.targets.calls import call, call_timeout, deadline
+from gpu_infer.targets.online.sdk import entity, is_conflict, is_refusal, key_of, operate, seen, state_of
 from gpu_infer.targets.waiting import Pauses, remove
 
 __all__ = [
@@ -45,13 +44,12 @@ def look(client: Any, name: str, *, twice: bool = False) -> Any | None:
     Raises:
         WorkspaceError: the workspace refused or did not answer.
     """
-    try:
-        return ask(client.online_endpoints.get, name)
-    except Exception as error:
-        if not is_absent(error):
-            raise azure_error(error, doing=f"looking for endpoint {name!r}", default=WorkspaceError) from error
-    listed = list_endpoints(client) if twice else []
-    return next((one for one in listed if one.name == name), None)
+
+    def listed() -> Any | None:
+        return next((one for one in list_endpoints(client) if one.name == name), None)
+
+    doing = f"looking for endpoint {name!r}"
+    return seen(lambda: client.online_endpoints.get(name), doing=doing, otherwise=listed if twice else None)
 
 
 def list_endpoints(client: Any) -> list[Any]:

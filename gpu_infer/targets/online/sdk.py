@@ -6,7 +6,17 @@ from typing import Any
 
 from gpu_infer.targets.arm import Arm
 from gpu_infer.targets.calls import load
-from gpu_infer.targets.operations import begin, finish, is_absent, is_conflict, is_refusal, operate, status_of
+from gpu_infer.targets.operations import (
+    begin,
+    finish,
+    is_absent,
+    is_conflict,
+    is_refusal,
+    operate,
+    seen,
+    settle_failure,
+    status_of,
+)
 
 __all__ = [
     "arm_of",
@@ -19,6 +29,8 @@ __all__ = [
     "key_of",
     "operate",
     "sdk",
+    "seen",
+    "settle_failure",
     "state_of",
     "status_of",
     "workspace_path",
